@@ -1,0 +1,1 @@
+"""Frames to arrays and back: no torch modules here."""

@@ -1,0 +1,1 @@
+"""Backtests, metrics, plots and reports, for any sktime forecaster."""

@@ -1,0 +1,1 @@
+"""Implementations of the sLSTM cell, one file each."""

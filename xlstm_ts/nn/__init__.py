@@ -1,0 +1,1 @@
+"""Modules: layers, blocks, backbones and the forecasting network."""

@@ -1,0 +1,1 @@
+"""The backbones: tokens and a state in, tokens and a state out."""

@@ -1,0 +1,1 @@
+"""Where networks and data meet: batches, the loop, calibration."""
