@@ -1,1 +1,38 @@
-"""Forecasting with xLSTM networks."""
+"""Time-series forecasting with xLSTM networks.
+
+The public names are resolved when they are first used: importing the package, or its kernels, imports neither
+sktime nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xlstm_ts.datasets import list_datasets, load_dataset
+    from xlstm_ts.evaluation.backtest import backtest
+    from xlstm_ts.evaluation.plots import plot_forecast
+    from xlstm_ts.forecaster import XLSTMForecaster
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "XLSTMForecaster": "xlstm_ts.forecaster",
+    "backtest": "xlstm_ts.evaluation.backtest",
+    "list_datasets": "xlstm_ts.datasets",
+    "load_dataset": "xlstm_ts.datasets",
+    "plot_forecast": "xlstm_ts.evaluation.plots",
+}
+
+__all__ = ["XLSTMForecaster", "backtest", "list_datasets", "load_dataset", "plot_forecast"]
+
+
+def __getattr__(name: str):
+    """Import a public name from its home (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xlstm_ts' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*globals(), *_HOMES])

@@ -13,6 +13,10 @@ class DataError(XLSTMError, ValueError):
     """A series, frame or file content cannot be used as it is."""
 
 
+class DataTypeError(DataError, TypeError):
+    """A column is not made of real numbers."""
+
+
 class ParameterError(XLSTMError, ValueError):
     """A parameter has an impossible value, or parameters contradict each other."""
 

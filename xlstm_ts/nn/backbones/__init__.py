@@ -1,1 +1,7 @@
-"""The backbones: tokens and a state in, tokens and a state out."""
+"""The backbones: scaled context and a state in, features and a state out."""
+
+from xlstm_ts.nn.backbones.patch import PatchBackbone
+from xlstm_ts.nn.backbones.protocol import Backbone
+from xlstm_ts.nn.backbones.stacked import StackedBackbone
+
+__all__ = ["Backbone", "PatchBackbone", "StackedBackbone"]

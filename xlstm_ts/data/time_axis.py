@@ -1,0 +1,188 @@
+"""The time axis of a series: which time every step is, before and after the last observed one.
+
+Four kinds: periods, integers, timestamps at a regular step, and trading sessions (daily timestamps with holidays
+between them and so without a freq). A step is counted from the last observed time, the cutoff: 1 is the next time,
+0 the cutoff itself, negative numbers lie in the sample.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xlstm_ts.data.calendar import as_calendar, looks_like_sessions
+from xlstm_ts.errors import DataError
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The observed times and the rule that continues them.
+
+    Parameters
+    ----------
+    index : pd.Index
+        Observed times, complete: every step from the first to the last.
+    step : offset, int or calendar
+        What continues them: a pandas offset, the integer step, or an object with `sessions_after`.
+    """
+
+    index: pd.Index
+    step: Any
+
+    @property
+    def calendar(self) -> Any | None:
+        """The trading calendar, or None on a regular axis."""
+        return self.step if hasattr(self.step, "sessions_after") else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def future(self, count: int) -> pd.Index:
+        """Return the next `count` times after the cutoff."""
+        last = self.index[-1]
+        if count < 1:
+            return self.index[:0]
+        if self.calendar is not None:
+            return self.calendar.sessions_after(last, count)
+        if isinstance(self.index, pd.PeriodIndex):
+            return pd.period_range(last + 1, periods=count, freq=self.index.freq)
+        if isinstance(self.index, pd.DatetimeIndex):
+            times = pd.date_range(last, periods=count + 1, freq=self.step, unit=self.index.unit)
+            return times[times > last][:count]
+        return pd.Index(last + self.step * np.arange(1, count + 1), dtype=self.index.dtype)
+
+    def at(self, steps: np.ndarray) -> pd.Index:
+        """Return the times of steps counted from the cutoff."""
+        positions = np.asarray(steps) + len(self.index) - 1
+        if positions.min() < 0:
+            raise DataError(
+                f"step {int(np.min(steps))} lies before the first observation; the series has {len(self.index)} "
+                f"times, so the earliest step is {1 - len(self.index)}."
+            )
+        ahead = int(positions.max()) - len(self.index) + 1
+        times = self.index.append(self.future(ahead)) if ahead > 0 else self.index
+        return times[positions]
+
+    def steps_of(self, times: pd.Index) -> np.ndarray:
+        """Return the steps of times, counted from the cutoff; DataError for a time that is not on the axis."""
+        if isinstance(self.index, pd.DatetimeIndex) and isinstance(times, pd.DatetimeIndex):
+            times = times.as_unit(self.index.unit)
+        known, count = self.index, 0
+        while len(times) and times.max() > known[-1]:
+            count = max(64, 2 * count)
+            known = self.index.append(self.future(count))
+        positions = known.get_indexer(times)
+        if (positions < 0).any():
+            kind = "a trading session of calendar_" if self.calendar is not None else "a step of the series' own index"
+            raise DataError(
+                f"the forecasting horizon asks for {times[positions < 0][0]}, which is not {kind}. Ask for times "
+                "that are, or for relative steps."
+            )
+        return positions - (len(self.index) - 1)
+
+    def joined(self, index: pd.Index) -> "TimeAxis":
+        """Return the axis that ends where `index` ends: the union of both times up to there, without holes."""
+        last = index[-1]
+        earlier = self.index[self.index < index[0]]
+        if self.calendar is not None:
+            between = self.index[(self.index >= index[0]) & (self.index <= last)]
+            return TimeAxis(earlier.append(between.union(index)), self.step)
+        start = earlier[0] if len(earlier) else index[0]
+        axis = TimeAxis(self.index[:0].append(pd.Index([start], dtype=self.index.dtype)), self.step)
+        count = int(axis.steps_of(index[-1:])[0])
+        full = axis.index.append(axis.future(count))
+        if (full.get_indexer(index) < 0).any():
+            off = index[full.get_indexer(index) < 0][0]
+            raise DataError(f"the time {off} of the new data is not a step of the fitted series, whose step is {self}.")
+        return TimeAxis(full, self.step)
+
+    def __str__(self) -> str:
+        return "given by a trading calendar" if self.calendar is not None else str(self.step)
+
+
+def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
+    """Return the time axis of an observed index.
+
+    Parameters
+    ----------
+    index : pd.Index
+        Observed times.
+    calendar : offset, str, DatetimeIndex or None
+        What continues them, where the user says so; None to find out.
+    where : str
+        Object, method and series for the messages.
+
+    Raises
+    ------
+    DataError
+        Times are missing, duplicated, unsorted, irregular, or of a kind that cannot be continued; the message
+        names the first bad one and the remedy.
+    """
+    check_order(index, where)
+    if calendar is not None:
+        if not isinstance(index, pd.DatetimeIndex):
+            raise DataError(f"{where}: calendar={calendar!r} needs a DatetimeIndex, got {type(index).__name__}.")
+        return TimeAxis(index, as_calendar(calendar, index))
+    if isinstance(index, pd.PeriodIndex):
+        _check_holes(index, pd.period_range(index[0], index[-1], freq=index.freq), where)
+        return TimeAxis(index, index.freq)
+    if isinstance(index, pd.DatetimeIndex):
+        return _datetime_axis(index, where)
+    if pd.api.types.is_integer_dtype(index):
+        step = int(index[1] - index[0]) if len(index) > 1 else 1
+        steps = np.diff(index.to_numpy())
+        step = int(steps.min()) if len(steps) else step
+        _check_holes(index, pd.Index(np.arange(index[0], index[-1] + step, step)), where)
+        return TimeAxis(index, step)
+    raise DataError(
+        f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers."
+    )
+
+
+def check_order(index: pd.Index, where: str) -> None:
+    """Raise unless times are present, sorted and unique."""
+    if index.hasnans:
+        raise DataError(f"{where}: row {int(np.argmax(index.isna()))} has no time (NaT). Drop such rows.")
+    if not index.is_unique:
+        raise DataError(
+            f"{where}: the time {index[index.duplicated()][0]} stands twice in the index. Keep one of them, for "
+            "instance y[~y.index.duplicated()]."
+        )
+    if not index.is_monotonic_increasing:
+        values = pd.Series(index)
+        bad = values[values < values.cummax()].iloc[0]
+        raise DataError(f"{where}: the time {bad} comes after a later one. Sort the series with y.sort_index().")
+
+
+def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
+    freq = index.freq
+    if freq is None and len(index) >= 3:
+        alias = pd.infer_freq(index)
+        freq = pd.tseries.frequencies.to_offset(alias) if alias else None
+    if freq is None and looks_like_sessions(index):
+        return TimeAxis(index, as_calendar(None, index))
+    if freq is None and len(index) == 2:
+        freq = pd.tseries.frequencies.to_offset(index[1] - index[0])
+    if freq is None and len(index) == 1:
+        freq = pd.offsets.Day()
+    if freq is None:
+        steps = pd.Series(index[1:] - index[:-1])
+        usual = steps.mode().iloc[0]
+        bad = int(np.argmax((steps != usual).to_numpy()))
+        raise DataError(
+            f"{where}: the index has no regular step: it is mostly {usual}, but {index[bad]} is followed by "
+            f"{index[bad + 1]}. Fill the holes with missing values, for instance y.asfreq("
+            f"{pd.tseries.frequencies.to_offset(usual).freqstr!r}), or pass calendar= if these are trading sessions."
+        )
+    return TimeAxis(index, freq)
+
+
+def _check_holes(index: pd.Index, full: pd.Index, where: str) -> None:
+    if len(full) != len(index) or not (full == index).all():
+        missing = full.difference(index)
+        first = missing[0] if len(missing) else index[0]
+        raise DataError(
+            f"{where}: the index has a hole: {first} is missing between {index[0]} and {index[-1]}. Fill it with a "
+            "missing value, for instance y.reindex(...)."
+        )

@@ -1,0 +1,121 @@
+"""From fitted parts to forecasts of many origins at once: arrays in, arrays out, nothing is changed.
+
+Dimensions: N rows, C channels, O origins, S steps asked for, T context steps, L steps of one block, Q levels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+from xlstm_ts.data.panel import SeriesScaler
+from xlstm_ts.data.windows import Windows
+from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.quantiles import interpolate_levels, pool_paths
+from xlstm_ts.training.calibration import add_offsets
+
+BATCH_SIZE = 256
+
+
+class Forecast(NamedTuple):
+    """Forecasts in the units of the series."""
+
+    point: np.ndarray  # [O, S, C]
+    quantiles: np.ndarray  # [O, S, C, Q]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fitted network with all that turns its output into forecasts.
+
+    Parameters
+    ----------
+    network : ForecastNetwork
+        Trained.
+    scaler : SeriesScaler
+        Of the training series.
+    levels : array of shape (Q,)
+        Quantile levels, symmetric around one half.
+    offsets : array of shape (L, C, Q) or None
+        What calibration adds; see `xlstm_ts.training.calibration`.
+    """
+
+    network: ForecastNetwork
+    scaler: SeriesScaler
+    levels: np.ndarray
+    offsets: np.ndarray | None
+
+    def forecast(self, values: np.ndarray, origins: np.ndarray, steps: int) -> Forecast:
+        """Forecast `steps` steps from each origin.
+
+        The first `horizon` steps come from one pass. Further blocks roll forward: the path along every quantile
+        level is fed back, and what is forecast on these paths is pooled, each weighted by the probability that
+        its level stands for, so that far intervals do not shrink.
+
+        Parameters
+        ----------
+        values : array of shape (N, C)
+            The series, NaN where missing. Of an origin, only the rows before it are read.
+        origins : array of shape (O,), int
+            Rows of the first step, 0 to N. Where a channel has no observed value in the context, the forecast is
+            the distribution of the training series: its level, and normal quantiles of its scale.
+        steps : int
+            S.
+        """
+        config = self.network.config
+        device = next(self.network.parameters()).device
+        windows = Windows.of(self.scaler.forward(values), config.context_length, config.horizon, device)
+        blocks = -(-steps // config.horizon)
+        batch = BATCH_SIZE if blocks == 1 else max(1, BATCH_SIZE // (len(self.levels) + 1))
+        parts = [
+            self._roll(*windows.contexts(origins[first : first + batch]), blocks)
+            for first in range(0, len(origins), batch)
+        ]
+        point, quantiles = (np.concatenate(arrays)[:, :steps] for arrays in zip(*parts, strict=True))
+        point = self.scaler.backward(point)
+        quantiles = np.moveaxis(self.scaler.backward(np.moveaxis(quantiles, -1, 0)), 0, -1)
+        return Forecast(point, quantiles)
+
+    def _roll(self, context: Tensor, seen: Tensor, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return scaled points and quantiles of `blocks` blocks."""
+        point, quantiles = self._read(context, seen)
+        points, quantile_blocks = [point], [quantiles]
+        batch, width = len(context), len(self.levels) + 1  # a path per level, and one along the point forecast
+        contexts = context[:, None].expand(-1, width, -1, -1).flatten(0, 1)
+        seen = seen[:, None].expand(-1, width, -1, -1).flatten(0, 1)
+        for _ in range(blocks - 1):
+            paths = np.concatenate([quantiles, point[..., None]], axis=-1)  # [B, L, C, Q + 1]
+            step = torch.as_tensor(np.moveaxis(paths, -1, 1), dtype=context.dtype, device=context.device)
+            contexts = torch.cat([contexts, step.flatten(0, 1)], dim=1)[:, -context.shape[1] :]
+            seen = torch.cat([seen, torch.ones_like(step.flatten(0, 1), dtype=torch.bool)], dim=1)
+            seen = seen[:, -context.shape[1] :]
+            path_point, path_quantiles = self._read(contexts, seen)
+            path_quantiles = path_quantiles.reshape(batch, width, *path_quantiles.shape[1:])
+            quantiles = pool_paths(np.moveaxis(path_quantiles[:, :-1], 1, 0), self.levels)
+            point = path_point.reshape(batch, width, *path_point.shape[1:])[:, -1]
+            if self.network.config.loss == "quantile":
+                point = self._median(quantiles)
+            points.append(point)
+            quantile_blocks.append(quantiles)
+        return np.concatenate(points, axis=1), np.concatenate(quantile_blocks, axis=1)
+
+    @torch.no_grad()
+    def _read(self, context: Tensor, seen: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return scaled points (B, L, C) and quantiles (B, L, C, Q) of one block."""
+        forecast, state = self.network(context, seen)
+        forecast = forecast.double().cpu().numpy()
+        scale = state.scale.scale.double().cpu().numpy()
+        point = forecast[..., 0]
+        if self.offsets is not None:
+            forecast = add_offsets(forecast, self.offsets, scale)
+        if self.network.config.loss == "quantile":
+            point = self._median(forecast)
+        unseen = ~seen.any(1).cpu().numpy()[:, None, :]  # [B, 1, C]
+        forecast = np.where(unseen[..., None], ndtri(self.levels), forecast)
+        return np.where(unseen, 0.0, point), forecast
+
+    def _median(self, quantiles: np.ndarray) -> np.ndarray:
+        return interpolate_levels(quantiles, self.levels, np.array([0.5]))[..., 0]

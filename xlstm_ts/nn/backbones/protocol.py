@@ -1,0 +1,33 @@
+"""What every backbone offers, so that the network need not know which one it holds."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Backbone(Protocol):
+    """Scaled context and a state in, features at the end of the context and the state after it out."""
+
+    groups: int
+    """G: 1 if a feature vector speaks for all channels, the number of channels if each has its own."""
+
+    def __call__(self, values: Tensor, observed: Tensor, state: Any | None = None) -> tuple[Tensor, Any]:
+        """Read a piece of context.
+
+        Parameters
+        ----------
+        values : Tensor of shape (B, T, C)
+            Scaled values, 0 where not observed.
+        observed : Tensor of shape (B, T, C), bool
+            Which values were seen.
+        state : optional
+            What an earlier call returned. Default: the empty history.
+
+        Returns
+        -------
+        features : Tensor of shape (B, G, D)
+            What is known at the end of the piece.
+        state
+            To be given to the next call; two pieces with carried state equal one.
+        """
+        ...

@@ -1,0 +1,37 @@
+"""xLSTM blocks over time steps: each step of all channels is one token.
+
+Dimensions: B batch, T steps, C channels, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from xlstm_ts.nn.blocks import BlockStack, BlockState
+
+
+class StackedBackbone(nn.Module):
+    """Values and observed flags of a step are mapped to a token; the last token after the blocks is the feature.
+
+    Parameters
+    ----------
+    channels : int
+        C.
+    stack : BlockStack
+        The blocks.
+    width : int
+        D.
+    """
+
+    def __init__(self, channels: int, stack: BlockStack, width: int):
+        super().__init__()
+        self.groups = 1
+        self.embed = nn.Linear(2 * channels, width)
+        self.stack = stack
+
+    def forward(
+        self, values: Tensor, observed: Tensor, state: tuple[BlockState, ...] | None = None
+    ) -> tuple[Tensor, tuple[BlockState, ...]]:
+        """Read a piece of context; see `Backbone`."""
+        tokens = self.embed(torch.cat([values, observed.to(values.dtype)], dim=-1))
+        tokens, state = self.stack(tokens, state)
+        return tokens[:, -1:], state

@@ -1,0 +1,281 @@
+"""Layers over time that are called like ``torch.nn.LSTM(batch_first=True)``, and the small parts of blocks.
+
+A layer takes (B, T, D) and a state and returns (B, T, D) and the state after the last step; no state means the
+empty history. All-zero tensors are not the empty history: ask `initial_state`.
+
+Dimensions: B batch, T steps, D width, H heads, K head width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xlstm_ts.errors import ParameterError, ShapeError
+from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm, slstm
+from xlstm_ts.nn.init import initialise
+
+
+class LSTMState(NamedTuple):
+    """State of a classic LSTM: h and c of shape (1, B, D), as torch has them."""
+
+    h: Tensor
+    c: Tensor
+
+
+class SLSTM(nn.Module):
+    """sLSTM layer: input projections, biases and the cell of section 2.2 of Beck et al. 2024.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Width of the input and of the output, both split over the heads.
+    num_heads : int
+        Heads; recurrence mixes the units of one head only.
+    projection : {"dense", "headwise"}
+        Whether a gate reads the whole input or only its head's part, as in the paper's block.
+    forget_gate : {"sigmoid", "exp"}
+        Activation of the forget gate.
+    backend : str
+        Implementation of the cell; see `xlstm_ts.kernels.slstm`.
+
+    Raises
+    ------
+    ParameterError
+        A width is not divisible by `num_heads`, or `projection` is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xlstm_ts.nn import SLSTM
+    >>> layer = SLSTM(3, 8, num_heads=2)
+    >>> out, state = layer(torch.zeros(5, 10, 3))
+    >>> out.shape
+    torch.Size([5, 10, 8])
+    >>> out, state = layer(torch.zeros(5, 1, 3), state)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_heads: int = 4,
+        *,
+        projection: str = "dense",
+        forget_gate: str = "sigmoid",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        width = head_width("SLSTM", hidden_size, num_heads)
+        self.num_heads, self.width, self.input_size = num_heads, width, input_size
+        self.forget_gate, self.backend = forget_gate, backend
+        # i and f may read another input than z and o do: in the block, what the convolution made of it.
+        self.project_if = make_projection("SLSTM", projection, input_size, 2 * hidden_size, num_heads)
+        self.project_zo = make_projection("SLSTM", projection, input_size, 2 * hidden_size, num_heads)
+        self.gate_bias = nn.Parameter(torch.empty(4, num_heads, width))
+        self.recurrent_weights = nn.Parameter(torch.empty(4, num_heads, width, width))
+        if not self.gate_bias.is_meta:
+            initialise(self)
+
+    def initial_state(self, batch: int) -> SLSTMState:
+        """Return the state before the first step."""
+        weight = self.gate_bias
+        return SLSTMState.empty(batch, self.num_heads, self.width, dtype=weight.dtype, device=weight.device)
+
+    def forward(
+        self, x: Tensor, state: SLSTMState | None = None, *, gate_input: Tensor | None = None
+    ) -> tuple[Tensor, SLSTMState]:
+        """Run the layer; the input and forget gates read `gate_input` instead of `x` when it is given."""
+        heads, state = self.heads(x, state, gate_input=gate_input)
+        return heads.flatten(-2), state
+
+    def heads(
+        self, x: Tensor, state: SLSTMState | None = None, *, gate_input: Tensor | None = None
+    ) -> tuple[Tensor, SLSTMState]:
+        """Run the layer and return its output as (B, T, H, K)."""
+        check_input("SLSTM", x, self.input_size)
+        pairs = [self.project_if(x if gate_input is None else gate_input), self.project_zo(x)]
+        pairs = [pair.unflatten(-1, (self.num_heads, 2, self.width)).transpose(2, 3) for pair in pairs]
+        gates = torch.cat(pairs, dim=2) + self.gate_bias  # [B, T, 4, H, K]
+        weights = self.recurrent_weights
+        return slstm(gates, weights, state, forget_gate=self.forget_gate, backend=self.backend)
+
+
+class MatrixMemory(nn.Module):
+    """The mLSTM cell with its projections, before any output gate.
+
+    Queries and keys may read another input than the values do: in the block, what the convolution made of it.
+    The gates read queries, keys and values. Parameters as in `MLSTM`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        projection: str = "dense",
+        forget_gate: str = "sigmoid",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        width = head_width("MLSTM", hidden_size, num_heads)
+        self.num_heads, self.width, self.input_size = num_heads, width, input_size
+        self.forget_gate, self.backend = forget_gate, backend
+        self.project_qk = make_projection("MLSTM", projection, input_size, 2 * hidden_size, num_heads)
+        self.project_v = make_projection("MLSTM", projection, input_size, hidden_size, num_heads)
+        self.memory_gate_weight = nn.Parameter(torch.empty(2 * num_heads, 3 * hidden_size))
+        self.memory_gate_bias = nn.Parameter(torch.empty(2, num_heads))
+        if not self.memory_gate_bias.is_meta:
+            initialise(self)
+
+    def initial_state(self, batch: int) -> MLSTMState:
+        """Return the state before the first step."""
+        weight = self.memory_gate_weight
+        return MLSTMState.empty(batch, self.num_heads, self.width, self.width, dtype=weight.dtype, device=weight.device)
+
+    def forward(self, x: Tensor, key_input: Tensor, state: MLSTMState | None = None) -> tuple[Tensor, MLSTMState]:
+        """Return what the queries read, (B, T, H, K), and the state after the last step."""
+        check_input("MLSTM", x, self.input_size)
+        q, k = self.project_qk(key_input).unflatten(-1, (self.num_heads, 2, self.width)).unbind(-2)
+        v = self.project_v(x).unflatten(-1, (self.num_heads, self.width))
+        joined = torch.cat([q, k, v], dim=-2).flatten(-2)
+        gates = nn.functional.linear(joined, self.memory_gate_weight, self.memory_gate_bias.flatten())
+        i, f = gates.chunk(2, dim=-1)  # [B, T, H]
+        return mlstm(q, k, v, i, f, state, forget_gate=self.forget_gate, backend=self.backend)
+
+
+class MLSTM(nn.Module):
+    """mLSTM layer: projections, the cell and the output gate of section 2.3 of Beck et al. 2024.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Width of the input and of the output.
+    num_heads : int
+        Heads, each with a memory matrix of its own.
+    projection : {"dense", "headwise"}
+        Whether queries, keys and values read the whole input or only their head's part.
+    forget_gate : {"sigmoid", "exp"}
+        Activation of the forget gate.
+    backend : str
+        Implementation of the cell; see `xlstm_ts.kernels.mlstm`.
+
+    Raises
+    ------
+    ParameterError
+        A width is not divisible by `num_heads`, or `projection` is unknown.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_heads: int = 4,
+        *,
+        projection: str = "dense",
+        forget_gate: str = "sigmoid",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        options = {"projection": projection, "forget_gate": forget_gate, "backend": backend}
+        self.memory = MatrixMemory(input_size, hidden_size, num_heads, **options)
+        self.output_gate = nn.Linear(input_size, hidden_size)
+        if not self.output_gate.weight.is_meta:
+            initialise(self)
+
+    def initial_state(self, batch: int) -> MLSTMState:
+        """Return the state before the first step."""
+        return self.memory.initial_state(batch)
+
+    def forward(self, x: Tensor, state: MLSTMState | None = None) -> tuple[Tensor, MLSTMState]:
+        """Run the layer."""
+        read, state = self.memory(x, x, state)
+        return torch.sigmoid(self.output_gate(x)) * read.flatten(-2), state
+
+
+class HeadwiseLinear(nn.Module):
+    """Linear map without bias in which each head reads its own part of the input: a block-diagonal matrix."""
+
+    def __init__(self, input_size: int, output_size: int, num_heads: int):
+        super().__init__()
+        shape = (num_heads, input_size // num_heads, output_size // num_heads)
+        self.headwise_weight = nn.Parameter(torch.empty(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, input_size) to (B, T, output_size)."""
+        heads = x.unflatten(-1, self.headwise_weight.shape[:2])
+        return torch.einsum("...hi,hio->...ho", heads, self.headwise_weight).flatten(-2)
+
+
+class CausalConv(nn.Module):
+    """Depthwise convolution over the present and the `size` - 1 steps before it, followed by SiLU.
+
+    Its state is the tail of its input: the last `size` - 1 steps, zeros before the first.
+    """
+
+    def __init__(self, width: int, size: int):
+        super().__init__()
+        self.conv_weight = nn.Parameter(torch.empty(width, size))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Return the tail before the first step."""
+        width, size = self.conv_weight.shape
+        return self.conv_weight.new_zeros(batch, size - 1, width)
+
+    def forward(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the convolved steps and the new tail."""
+        width, size = self.conv_weight.shape
+        x = torch.cat([tail, x], dim=1)
+        y = nn.functional.conv1d(x.transpose(1, 2), self.conv_weight[:, None], self.bias, groups=width)
+        return nn.functional.silu(y.transpose(1, 2)), x[:, x.shape[1] - size + 1 :]
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from the generator that training hands it, so that no global seed is read."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero a share of the values while training, and scale the rest up."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+        return x * kept.div_(1 - self.rate)
+
+
+def set_dropout_generator(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Hand every dropout of a module the generator to draw from."""
+    for part in module.modules():
+        if isinstance(part, Dropout):
+            part.generator = generator
+
+
+def make_projection(layer: str, projection: str, input_size: int, output_size: int, num_heads: int) -> nn.Module:
+    """Return a bias-free input projection, dense or head-wise."""
+    if projection == "dense":
+        return nn.Linear(input_size, output_size, bias=False)
+    if projection != "headwise":
+        raise ParameterError(f'{layer}: projection={projection!r} is unknown; expected "dense" or "headwise".')
+    head_width(layer, input_size, num_heads)
+    return HeadwiseLinear(input_size, output_size, num_heads)
+
+
+def head_width(layer: str, size: int, num_heads: int) -> int:
+    """Return the width of one head."""
+    if num_heads < 1 or size < 1 or size % num_heads:
+        raise ParameterError(
+            f"{layer}: a width of {size} cannot be split over num_heads={num_heads}. Give positive numbers, the "
+            "first divisible by the second."
+        )
+    return size // num_heads
+
+
+def check_input(layer: str, x: Tensor, input_size: int) -> None:
+    """Raise unless x is (B, T, input_size)."""
+    if x.dim() != 3 or x.shape[-1] != input_size:
+        raise ShapeError(f"{layer}: input has shape {tuple(x.shape)}; expected (batch, steps, {input_size}).")

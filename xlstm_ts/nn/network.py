@@ -1,0 +1,224 @@
+r"""The whole forecasting network: instance scaling, a backbone, a head, and a linear skip around both.
+
+    context -> scale -> backbone -> head --+--> unscale -> quantiles
+                  \------- linear skip ----/
+
+The skip maps the context, as seen from its last observed value, linearly to the horizon. Its weights and the head's
+start at zero, so an untrained network repeats the last value, and what the backbone adds is what a linear model
+cannot say.
+
+Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile levels.
+"""
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xlstm_ts.errors import ParameterError
+from xlstm_ts.nn.backbones import Backbone, PatchBackbone, StackedBackbone
+from xlstm_ts.nn.blocks import BlockStack, parse_layout
+from xlstm_ts.nn.heads import PointHead, QuantileHead
+from xlstm_ts.nn.init import initialise
+from xlstm_ts.nn.layers import head_width
+from xlstm_ts.nn.scaling import LocScale, apply_scale, instance_scale
+
+BACKBONES = ("patch", "stacked")
+LOSSES = ("quantile", "mae", "mse")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """All that fixes the shape of a network; plain values, so that it can be saved as JSON.
+
+    Parameters
+    ----------
+    channels : int
+        C.
+    horizon, context_length : int
+        L and T. The patch backbone needs whole patches: T is a multiple of `patch_length` there.
+    backbone : {"patch", "stacked"}
+        Blocks over patches of each channel, or over steps of all channels.
+    layout : str
+        Blocks; see `xlstm_ts.nn.parse_layout`.
+    num_blocks : int or None
+        Length of the stack; None for the layout's own.
+    hidden_size, num_heads : int
+        Width of the tokens, and the heads of every cell.
+    patch_length : int
+        P, steps per patch; without effect on "stacked".
+    conv_width : int
+        Steps seen by the causal convolution in a block; 0 leaves it out.
+    dropout : float
+        Rate on every residual branch while training.
+    linear_skip : bool
+        Whether the linear map from context to horizon is there.
+    loss : {"quantile", "mae", "mse"}
+        What the head predicts: quantiles for "quantile", else a point.
+    quantile_levels : tuple of float
+        Levels that the quantile head predicts, increasing.
+
+    Raises
+    ------
+    ParameterError
+        A value is impossible; the message names it and what is expected.
+    """
+
+    channels: int
+    horizon: int
+    context_length: int
+    backbone: str
+    layout: str
+    num_blocks: int | None
+    hidden_size: int
+    num_heads: int
+    patch_length: int
+    conv_width: int
+    dropout: float
+    linear_skip: bool
+    loss: str
+    quantile_levels: tuple[float, ...]
+
+    def __post_init__(self):
+        for name in ("channels", "horizon", "context_length", "patch_length"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a positive number")
+        _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {BACKBONES}")
+        _require(self.loss in LOSSES, "loss", self.loss, f"one of {LOSSES}")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
+        _require(self.conv_width >= 0, "conv_width", self.conv_width, "0 (no convolution) or a positive number")
+        levels = self.quantile_levels
+        rising = all(a < b for a, b in itertools.pairwise(levels))
+        inside = len(levels) > 0 and rising and levels[0] > 0 and levels[-1] < 1
+        _require(inside, "quantile_levels", levels, "increasing numbers between 0 and 1")
+        parse_layout(self.layout, self.num_blocks)
+        head_width("hidden_size", self.hidden_size, self.num_heads)
+        if self.backbone == "patch":
+            whole = self.context_length % self.patch_length == 0
+            _require(whole, "context_length", self.context_length, f"a multiple of patch_length={self.patch_length}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+class NetworkState(NamedTuple):
+    """What a network carries from one piece of context to the next."""
+
+    scale: LocScale
+    values: Tensor  # [B, T, C], the scaled end of the context, for the linear skip
+    observed: Tensor
+    backbone: Any
+
+
+class ForecastNetwork(nn.Module):
+    """Quantiles of the next L steps from the last T.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        Its shape.
+    """
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+        stack = BlockStack(
+            config.layout,
+            config.num_blocks,
+            width=config.hidden_size,
+            num_heads=config.num_heads,
+            conv_width=config.conv_width,
+            dropout=config.dropout,
+        )
+        self.backbone = make_backbone(config, stack)
+        channels = config.channels // self.backbone.groups
+        self.head: nn.Module
+        if config.loss == "quantile":
+            self.head = QuantileHead(config.hidden_size, config.horizon, channels, config.quantile_levels)
+        else:
+            self.head = PointHead(config.hidden_size, config.horizon, channels)
+        if config.linear_skip:
+            self.skip_weight = nn.Parameter(torch.empty(config.horizon, config.context_length))
+        if not self.head.head_weight.is_meta:
+            initialise(self)
+
+    @classmethod
+    def create(cls, config: NetworkConfig, *, generator: torch.Generator, device: torch.device) -> "ForecastNetwork":
+        """Make a network whose weights come from `generator` alone: no global seed is read or moved."""
+        with torch.device("meta"):
+            network = cls(config)
+        network = network.to_empty(device="cpu")
+        initialise(network, generator)
+        return network.to(device)
+
+    def forward(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        state: NetworkState | None = None,
+        *,
+        scale: LocScale | None = None,
+    ) -> tuple[Tensor, NetworkState]:
+        """Read context and forecast what follows it.
+
+        Parameters
+        ----------
+        values : Tensor of shape (B, T', C)
+            Context in units of the training series' spread around its level; anything finite where not observed.
+        observed : Tensor of shape (B, T', C), bool
+            Which values were seen.
+        state : NetworkState, optional
+            What an earlier call returned; its scale is kept. Default: the empty history.
+        scale : LocScale, optional
+            Affine map of the window. Default: from the observed values of this piece, or the state's.
+
+        Returns
+        -------
+        quantiles : Tensor of shape (B, L, C, Q)
+            In the units of `values`, increasing along Q; Q is 1 for a point loss.
+        state : NetworkState
+            To go on from here.
+        """
+        before = None
+        if state is not None:
+            scale, before = state.scale, state.backbone
+        scale = instance_scale(values, observed) if scale is None else scale
+        scaled = apply_scale(values, observed, scale)
+        features, after = self.backbone(scaled, observed, before)
+        window, seen = self._window(scaled, observed, state)
+        forecast = self.head(features)
+        if self.config.linear_skip:
+            forecast = forecast + self._skip(window, seen)[..., None]
+        forecast = forecast * scale.scale[..., None] + scale.loc[..., None]
+        return forecast, NetworkState(scale, window, seen, after)
+
+    def _window(self, scaled: Tensor, observed: Tensor, state: NetworkState | None) -> tuple[Tensor, Tensor]:
+        """Return the last T steps, unobserved where there were none."""
+        if state is not None:
+            scaled = torch.cat([state.values, scaled], dim=1)
+            observed = torch.cat([state.observed, observed], dim=1)
+        missing = self.config.context_length - scaled.shape[1]
+        pad = (0, 0, missing, 0)  # a negative number cuts
+        return nn.functional.pad(scaled, pad), nn.functional.pad(observed, pad)
+
+    def _skip(self, window: Tensor, seen: Tensor) -> Tensor:
+        """Map the window, as seen from its last observed value, to the horizon: (B, L, C)."""
+        steps = torch.arange(1, window.shape[1] + 1, device=window.device)[:, None]
+        last = (seen * steps).amax(1, keepdim=True)  # 0 where nothing was seen
+        anchor = torch.where(last > 0, window.gather(1, (last - 1).clamp_min(0)), 0.0)
+        relative = torch.where(seen, window - anchor, 0.0)
+        return anchor + torch.einsum("btc,lt->blc", relative, self.skip_weight)
+
+
+def make_backbone(config: NetworkConfig, stack: BlockStack) -> Backbone:
+    """Return the backbone that a config names."""
+    if config.backbone == "stacked":
+        return StackedBackbone(config.channels, stack, config.hidden_size)
+    return PatchBackbone(config.channels, stack, config.hidden_size, config.patch_length)
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ParameterError(f"{name}={value!r} is impossible; expected {expected}.")

@@ -1,0 +1,79 @@
+"""Arithmetic of quantiles: other levels from the levels at hand, and one set of quantiles from several paths.
+
+Arrays hold quantiles on their last axis, in the order of `levels`.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+
+from xlstm_ts.errors import ParameterError
+
+
+def check_levels(levels, where: str) -> np.ndarray:
+    """Return quantile levels as a float64 array; ParameterError unless all lie strictly between 0 and 1."""
+    levels = np.atleast_1d(np.asarray(levels, dtype=np.float64))
+    if levels.size == 0 or not np.all((levels > 0) & (levels < 1)):
+        raise ParameterError(f"{where}: quantile levels {levels.tolist()} are impossible; expected 0 < level < 1.")
+    return levels
+
+
+def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return quantiles at `wanted` levels, linear in the normal score of the level.
+
+    The outermost pieces are continued beyond the outermost levels, as the tails of a normal would be. With a
+    single level there is no slope to continue: that value is returned for all.
+    """
+    if len(levels) == 1:
+        return np.repeat(quantiles, len(wanted), axis=-1)
+    scores, targets = ndtri(levels), ndtri(wanted)
+    right = np.clip(np.searchsorted(scores, targets), 1, len(levels) - 1)
+    left = right - 1
+    weight = (targets - scores[left]) / (scores[right] - scores[left])
+    # Written as a step from the left value: at weight 0, or between equal values, it is exact.
+    low = quantiles[..., left]
+    exact = np.isclose(weight, 1.0, rtol=0, atol=1e-12)
+    return np.where(exact, quantiles[..., right], low + weight * (quantiles[..., right] - low))
+
+
+def level_masses(levels: np.ndarray) -> np.ndarray:
+    """Return the probability that each level stands for: from halfway to the level before to halfway to the next."""
+    edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
+    return np.diff(edges)
+
+
+def pool_paths(quantiles: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Reduce forecasts made along several paths to one.
+
+    Parameters
+    ----------
+    quantiles : array of shape (Q, ..., Q)
+        Along the first axis the path that was followed, the one at each level; along the last, the quantiles that
+        were forecast on it.
+    levels : array of shape (Q,)
+        The levels of both axes.
+
+    Returns
+    -------
+    array of shape (..., Q)
+        Quantiles of the mixture, each path weighted by the probability that its level stands for.
+    """
+    masses = level_masses(levels)
+    points = np.moveaxis(quantiles, 0, -2)
+    points = points.reshape(*points.shape[:-2], -1)
+    weights = np.multiply.outer(masses, masses).ravel()
+    order = np.argsort(points, axis=-1, kind="stable")
+    points = np.take_along_axis(points, order, axis=-1)
+    weights = weights[order]
+    cumulative = np.cumsum(weights, axis=-1) - weights / 2  # the level at which each point stands
+    scores = ndtri(np.clip(cumulative, 1e-12, 1 - 1e-12))
+    pooled = np.empty((*points.shape[:-1], len(levels)))
+    for j, score in enumerate(ndtri(levels)):
+        right = np.clip((scores < score).sum(-1, keepdims=True), 1, points.shape[-1] - 1)
+        (s0, s1), (p0, p1) = (
+            (np.take_along_axis(a, right - 1, -1)[..., 0], np.take_along_axis(a, right, -1)[..., 0])
+            for a in (scores, points)
+        )
+        gap = s1 - s0
+        weight = np.where(gap > 0, (score - s0) / np.where(gap > 0, gap, 1.0), 0.5)
+        pooled[..., j] = p0 + np.clip(weight, -1.0, 2.0) * (p1 - p0)
+    return np.maximum.accumulate(pooled, axis=-1)

@@ -1,0 +1,68 @@
+"""What may watch a training run: a protocol of no-op methods, and the two callbacks in use."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from xlstm_ts.training.loop import Run
+
+
+class Callback:
+    """Override what you need; every method gets the run. Set ``run.stop`` to end it after the epoch."""
+
+    def on_train_start(self, run: "Run") -> None:
+        """Before the first epoch."""
+
+    def on_step_end(self, run: "Run") -> None:
+        """After each optimiser step."""
+
+    def on_epoch_end(self, run: "Run") -> None:
+        """After each epoch; the last row of ``run.history`` is about it."""
+
+    def on_train_end(self, run: "Run") -> None:
+        """After the last epoch, an interrupt included."""
+
+
+class BestWeights(Callback):
+    """Keep the weights of the best epoch, stop when `patience` epochs brought nothing better, and restore them."""
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.weights: dict[str, torch.Tensor] | None = None
+
+    def on_epoch_end(self, run: "Run") -> None:
+        """Compare the epoch with the best so far."""
+        loss = run.history[-1]["valid_loss"]
+        if run.best_epoch is None or loss < run.history[run.best_epoch - 1]["valid_loss"]:
+            run.best_epoch = len(run.history)
+            self.weights = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
+        elif len(run.history) - run.best_epoch >= self.patience:
+            run.stop = True
+
+    def on_train_end(self, run: "Run") -> None:
+        """Go back to the best epoch."""
+        if self.weights is not None:
+            run.network.load_state_dict(self.weights)
+
+
+class Progress(Callback):
+    """A progress bar over steps, with the losses beside it."""
+
+    def on_train_start(self, run: "Run") -> None:
+        """Open the bar."""
+        self.bar = tqdm(total=run.total_steps, desc="training", unit="step")
+
+    def on_step_end(self, run: "Run") -> None:
+        """Advance it."""
+        self.bar.update()
+
+    def on_epoch_end(self, run: "Run") -> None:
+        """Show the losses of the epoch."""
+        last = run.history[-1]
+        self.bar.set_postfix(epoch=last["epoch"], train=last["train_loss"], valid=last["valid_loss"])
+
+    def on_train_end(self, run: "Run") -> None:
+        """Close it."""
+        self.bar.close()

@@ -1,0 +1,25 @@
+"""Which device a network runs on."""
+
+import torch
+
+from xlstm_ts.errors import BackendError
+
+
+def resolve_device(device: str, where: str) -> torch.device:
+    """Return the device of a name; "auto" is CUDA when it is available, else the CPU.
+
+    Raises
+    ------
+    BackendError
+        The name is unknown, or the device is not here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f'{where}: device={device!r} cannot be used here ({str(error).splitlines()[0]}). Use device="auto", which '
+            "takes CUDA when it is available and the CPU otherwise."
+        ) from error
+    return torch.device(device)

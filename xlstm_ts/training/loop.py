@@ -1,0 +1,236 @@
+"""The training loop: train -> epoch -> step, and one function for each thing that they need.
+
+AdamW, a learning rate that warms up linearly and falls along a cosine, clipped gradients, a stop when the loss is
+not finite. Randomness comes from the generator that is passed; global seeds are neither read nor set.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from xlstm_ts.data.windows import Windows
+from xlstm_ts.errors import ParameterError, TrainingError
+from xlstm_ts.nn.layers import set_dropout_generator
+from xlstm_ts.nn.losses import make_loss
+from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.training.callbacks import Callback
+
+WARMUP = 0.05  # share of the steps in which the learning rate rises
+EVALUATION_BATCH = 256
+MAX_EVALUATION_WINDOWS = 1024  # validation looks at this many windows, evenly spread, at most
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Epochs at most.
+    steps_per_epoch : int or None
+        Batches per epoch at most; None for all windows.
+    batch_size : int
+        Windows per step.
+    learning_rate, weight_decay, gradient_clip : float
+        Peak rate and decay of AdamW, and the largest norm of a gradient.
+
+    Raises
+    ------
+    ParameterError
+        A value is impossible; the message names it.
+    """
+
+    max_epochs: int
+    steps_per_epoch: int | None
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    gradient_clip: float
+
+    def __post_init__(self):
+        for name in ("max_epochs", "batch_size", "learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"{name}={getattr(self, name)!r} is impossible; expected a positive number.")
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise ParameterError(f"steps_per_epoch={self.steps_per_epoch!r} is impossible; expected None or above 0.")
+        if self.weight_decay < 0:
+            raise ParameterError(f"weight_decay={self.weight_decay!r} is impossible; expected 0 or above.")
+
+
+@dataclass
+class Run:
+    """A training run, as its callbacks see it."""
+
+    network: ForecastNetwork
+    total_steps: int
+    history: list[dict] = field(default_factory=list)
+    best_epoch: int | None = None
+    stop: bool = False
+    interrupted: bool = False
+
+
+def train(
+    network: ForecastNetwork,
+    windows: Windows,
+    origins: np.ndarray,
+    *,
+    stop: int,
+    valid_origins: np.ndarray,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train a network on windows.
+
+    Parameters
+    ----------
+    network : ForecastNetwork
+        Changed in place.
+    windows : Windows
+        The series.
+    origins, stop
+        Training windows: their origins, and the row from which on nothing is a training target.
+    valid_origins : array
+        Held-out windows that decide which epoch was best; without any, the last epoch is.
+    config : TrainingConfig
+        How to train.
+    generator : torch.Generator
+        On the CPU; decides the order of the windows. Dropout draws from one of its own, seeded from it.
+    callbacks : sequence of Callback
+        Called in order.
+
+    Returns
+    -------
+    Run
+        With one row of history per epoch. An interrupt (Ctrl-C) after the first epoch ends the run as if it had
+        been stopped, and `interrupted` says so; before, it is raised.
+
+    Raises
+    ------
+    TrainingError
+        A loss was not finite.
+    """
+    steps = steps_in_epoch(len(origins), config)
+    run = Run(network, config.max_epochs * steps)
+    optimiser = make_optimiser(network, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, run.total_steps))
+    seed = int(torch.randint(2**62, (), generator=generator))
+    set_dropout_generator(network, torch.Generator(windows.values.device).manual_seed(seed))
+    _tell(callbacks, "on_train_start", run)
+    try:
+        for number in range(1, config.max_epochs + 1):
+            start = time.perf_counter()
+            chosen = torch.randperm(len(origins), generator=generator)[: steps * config.batch_size].numpy()
+            train_loss = epoch(network, windows, origins[chosen], stop, optimiser, schedule, config, run, callbacks)
+            valid_loss = evaluate(network, windows, valid_origins) if len(valid_origins) else math.nan
+            _check_finite(valid_loss if len(valid_origins) else train_loss, "validation", number, config)
+            rate = schedule.get_last_lr()[0]
+            seconds = time.perf_counter() - start
+            row = {"epoch": number, "train_loss": train_loss, "valid_loss": valid_loss}
+            run.history.append(row | {"learning_rate": rate, "seconds": seconds})
+            _tell(callbacks, "on_epoch_end", run)
+            if run.stop:
+                break
+    except KeyboardInterrupt:
+        if not run.history:
+            raise
+        run.interrupted = True
+    finally:
+        set_dropout_generator(network, None)
+        network.eval()
+        _tell(callbacks, "on_train_end", run)
+    return run
+
+
+def epoch(network, windows, origins, stop, optimiser, schedule, config, run, callbacks) -> float:
+    """Go once through the given windows; return the mean loss."""
+    network.train()
+    losses = []
+    for first in range(0, len(origins), config.batch_size):
+        batch = windows.batch(origins[first : first + config.batch_size], stop)
+        loss = step(network, batch, optimiser, config)
+        schedule.step()
+        losses.append(loss)
+        _check_finite(loss, "training", len(run.history) + 1, config)
+        _tell(callbacks, "on_step_end", run)
+    return float(np.mean(losses))
+
+
+def step(network, batch, optimiser, config) -> float:
+    """Take one optimiser step; return the loss before it."""
+    optimiser.zero_grad(set_to_none=True)
+    prediction, _ = network(batch.context, batch.context_observed)
+    loss = make_loss(network.config.loss, network.config.quantile_levels)(
+        prediction, batch.target, batch.target_observed
+    )
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+    optimiser.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def evaluate(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> float:
+    """Return the mean loss over held-out windows, thinned evenly if they are very many."""
+    network.eval()
+    loss_of = make_loss(network.config.loss, network.config.quantile_levels)
+    origins = origins[:: -(-len(origins) // MAX_EVALUATION_WINDOWS)]
+    total, count = 0.0, 0
+    for first in range(0, len(origins), EVALUATION_BATCH):
+        batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
+        prediction, _ = network(batch.context, batch.context_observed)
+        observed = int(batch.target_observed.sum())
+        total += loss_of(prediction, batch.target, batch.target_observed).item() * observed
+        count += observed
+    return total / max(count, 1)
+
+
+def fine_tune(network, windows, origins, *, stop, steps, config, generator) -> None:
+    """Take a few steps at a tenth of the learning rate from the present weights, without dropout."""
+    optimiser = make_optimiser(network, config, rate=config.learning_rate / 10)
+    network.eval()
+    for number in range(steps):
+        chosen = torch.randint(len(origins), (min(config.batch_size, len(origins)),), generator=generator).numpy()
+        loss = step(network, windows.batch(origins[chosen], stop), optimiser, config)
+        _check_finite(loss, "fine-tuning", number + 1, config)
+
+
+def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None) -> torch.optim.Optimizer:
+    """Return AdamW over all weights; only matrices of projections decay."""
+    named = list(network.named_parameters())
+    decayed = [p for name, p in named if name.endswith("weight") and p.dim() >= 2]
+    free = [p for name, p in named if not (name.endswith("weight") and p.dim() >= 2)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate if rate is None else rate, fused=True)
+
+
+def rate_at(step: int, total: int) -> float:
+    """Return the share of the peak learning rate at a step: a linear rise, then half a cosine down to 0."""
+    warmup = max(1, int(total * WARMUP))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def steps_in_epoch(count: int, config: TrainingConfig) -> int:
+    """Return the number of batches in an epoch over `count` windows."""
+    steps = -(-count // config.batch_size)
+    return steps if config.steps_per_epoch is None else min(steps, config.steps_per_epoch)
+
+
+def _check_finite(loss: float, kind: str, number: int, config: TrainingConfig) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the {kind} loss became {loss} in epoch {number}; the weights are lost. Lower learning_rate="
+            f"{config.learning_rate} or gradient_clip={config.gradient_clip}."
+        )
+
+
+def _tell(callbacks: Sequence[Callback], event: str, run: Run) -> None:
+    for callback in callbacks:
+        getattr(callback, event)(run)
