@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +19,11 @@ from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.inference import Predictor
 from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
 from xlstm_ts.quantiles import check_levels, interpolate_levels
-from xlstm_ts.training.calibration import MIN_WINDOWS, conformal_offsets, forecast_held_out, residual_offsets
+from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthFactors, forecast_held_out
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
+from xlstm_ts.training.warm_start import warm_start
 
 DENSE_LEVELS = (np.arange(200) + 0.5) / 200  # for moments and distributions
 
@@ -108,7 +111,8 @@ class XLSTMForecaster(BaseForecaster):
     history_ : pd.DataFrame
         One row per epoch: losses, learning rate, seconds.
     best_epoch_ : int
-        The epoch whose weights are kept.
+        The epoch whose weights are kept. Training starts at a ridge regression with its empirical quantiles; 0
+        means that nothing learned after it was better on the held-out windows.
     calibrated_ : bool
         Whether intervals were calibrated on held-out windows.
     calendar_ : TradingCalendar or None
@@ -261,6 +265,7 @@ class XLSTMForecaster(BaseForecaster):
         generator = torch.Generator().manual_seed(self._seed)
         network = ForecastNetwork.create(config, generator=generator, device=device)
         origins = windows.usable(training_origins(split.train, self.horizon), split.train)
+        penalty = warm_start(network, windows, origins, stop=split.train, valid_origins=valid)
         run = train(
             network,
             windows,
@@ -271,11 +276,11 @@ class XLSTMForecaster(BaseForecaster):
             generator=generator,
             callbacks=self._callbacks(len(valid)),
         )
-        best_epoch = run.best_epoch or len(run.history)
+        best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
         self.calibrated_ = bool(self.calibrate) and len(held_out) >= MIN_WINDOWS
-        self._offsets = self._measure_offsets(network, windows, held_out, origins)
+        self._calibration = self._calibrate(network, windows, held_out, origins)
         if self.refit_on_all and not run.interrupted and split.train < rows:
-            network = self._train_on_all(windows, training, best_epoch, config, device)
+            network = self._train_on_all(windows, training, best_epoch, penalty, config, device)
 
         self.network_ = network
         self.history_ = pd.DataFrame(run.history)
@@ -296,17 +301,19 @@ class XLSTMForecaster(BaseForecaster):
                 f"{where}: quantile_levels={self.quantile_levels} must be symmetric around 0.5 and contain it. Other "
                 "levels can be asked for at predict_quantiles."
             )
-        if not 0 <= self.validation_fraction < 1:
+        if not (isinstance(self.validation_fraction, Real) and 0 <= self.validation_fraction < 1):
             raise ParameterError(
                 f"{where}: validation_fraction={self.validation_fraction!r} is impossible; expected from 0 to below 1."
             )
         for name in ("patience", "update_steps"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"{where}: {name}={getattr(self, name)!r} is impossible; expected 1 or above.")
+            value = getattr(self, name)
+            if not (isinstance(value, Integral) and value >= 1):
+                raise ParameterError(f"{where}: {name}={value!r} is impossible; expected a whole number, 1 or above.")
 
     def _network_config(self, channels: int) -> NetworkConfig:
         context_length = self.context_length
-        if self.backbone == "patch" and self.patch_length >= 1:
+        whole = isinstance(context_length, Integral) and isinstance(self.patch_length, Integral)
+        if self.backbone == "patch" and whole and self.patch_length >= 1:
             context_length = self.patch_length * -(-context_length // self.patch_length)
         return NetworkConfig(
             channels=channels,
@@ -355,29 +362,32 @@ class XLSTMForecaster(BaseForecaster):
         stopping: list[Callback] = [BestWeights(self.patience)] if valid_windows else []
         return stopping + ([Progress()] if self.verbose else [])
 
-    def _measure_offsets(self, network, windows, held_out, origins) -> np.ndarray | None:
+    def _calibrate(self, network, windows, held_out, origins) -> WidthFactors | ResidualQuantiles | None:
         levels = np.asarray(self.quantile_levels, dtype=np.float64)
         if self.loss != "quantile":
             # A point network has no spread of its own: without enough held-out windows it is measured in training.
-            return residual_offsets(
-                forecast_held_out(network, windows, held_out if len(held_out) >= MIN_WINDOWS else origins), levels
-            )
-        return conformal_offsets(forecast_held_out(network, windows, held_out), levels) if self.calibrated_ else None
+            measured = held_out if len(held_out) >= MIN_WINDOWS else origins
+            return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
+        return WidthFactors.fit(forecast_held_out(network, windows, held_out), levels) if self.calibrated_ else None
 
-    def _train_on_all(self, windows, training, epochs, config, device) -> ForecastNetwork:
+    def _train_on_all(self, windows, training, epochs, penalty, config, device) -> ForecastNetwork:
+        """Train a second network on every row, as long as was best for the first."""
         generator = torch.Generator().manual_seed(self._seed)
         network = ForecastNetwork.create(config, generator=generator, device=device)
-        rows = len(windows.values)
-        train(
-            network,
-            windows,
-            windows.usable(training_origins(rows, self.horizon), rows),
-            stop=rows,
-            valid_origins=np.arange(0),
-            config=TrainingConfig(**(vars(training) | {"max_epochs": epochs})),
-            generator=generator,
-            callbacks=self._callbacks(0),
-        )
+        rows, none = len(windows.values), np.arange(0)
+        origins = windows.usable(training_origins(rows, self.horizon), rows)
+        warm_start(network, windows, origins, stop=rows, valid_origins=none, penalty=penalty)
+        if epochs:
+            train(
+                network,
+                windows,
+                origins,
+                stop=rows,
+                valid_origins=none,
+                config=replace(training, max_epochs=epochs),
+                generator=generator,
+                callbacks=self._callbacks(0),
+            )
         return network
 
     def _update(self, y, X=None, update_params=True):
@@ -517,18 +527,21 @@ class XLSTMForecaster(BaseForecaster):
         """Update and predict window by window, also where there is no freq by which sktime could shift the cutoff."""
         if self.calendar_ is None:
             return super()._predict_moving_cutoff(y, cv, X, update_params, reset_forecaster)
+        from sktime.datatypes import convert_to
         from sktime.forecasting.base._base import _format_moving_cutoff_predictions
 
+        mtype, store = self._y_metadata["mtype"], self._converter_store_y
         model = copy.deepcopy(self) if reset_forecaster else self
         forecasts, cutoffs = [], []
         for rows, _ in cv.split(y):
-            forecasts.append(model.update(y.iloc[rows], update_params=update_params).predict(fh=cv.get_fh()))
+            forecast = model.update(y.iloc[rows], update_params=update_params).predict(fh=cv.get_fh())
+            forecasts.append(convert_to(forecast, mtype, store=store, store_behaviour="freeze"))
             cutoffs.append(model.cutoff)
         return _format_moving_cutoff_predictions(forecasts, cutoffs)
 
     def _predictor(self) -> Predictor:
         levels = np.asarray(self.quantile_levels, dtype=np.float64)
-        return Predictor(self.network_, self._scaler, levels, self._offsets)
+        return Predictor(self.network_, self._scaler, levels, self._calibration)
 
     def _forecast_steps(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return points (S, C) and quantiles (S, C, Q) at steps counted from the cutoff, in the sample too."""

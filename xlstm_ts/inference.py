@@ -15,7 +15,7 @@ from xlstm_ts.data.panel import SeriesScaler
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.quantiles import interpolate_levels, pool_paths
-from xlstm_ts.training.calibration import add_offsets
+from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
 
 BATCH_SIZE = 256
 
@@ -39,14 +39,14 @@ class Predictor:
         Of the training series.
     levels : array of shape (Q,)
         Quantile levels, symmetric around one half.
-    offsets : array of shape (L, C, Q) or None
-        What calibration adds; see `xlstm_ts.training.calibration`.
+    calibration : WidthFactors, ResidualQuantiles or None
+        What turns the network's output into quantiles; None to take it as it is.
     """
 
     network: ForecastNetwork
     scaler: SeriesScaler
     levels: np.ndarray
-    offsets: np.ndarray | None
+    calibration: WidthFactors | ResidualQuantiles | None
 
     def forecast(self, values: np.ndarray, origins: np.ndarray, steps: int) -> Forecast:
         """Forecast `steps` steps from each origin.
@@ -109,8 +109,8 @@ class Predictor:
         forecast = forecast.double().cpu().numpy()
         scale = state.scale.scale.double().cpu().numpy()
         point = forecast[..., 0]
-        if self.offsets is not None:
-            forecast = add_offsets(forecast, self.offsets, scale)
+        if self.calibration is not None:
+            forecast = self.calibration.apply(forecast, scale)
         if self.network.config.loss == "quantile":
             point = self._median(forecast)
         unseen = ~seen.any(1).cpu().numpy()[:, None, :]  # [B, 1, C]

@@ -36,7 +36,10 @@ class SeriesArray:
         """Return the series known after `y` was seen: it ends where `y` ends, and `y` wins where both have a value."""
         check_values(y, where)
         check_order(y.index, where)
-        axis = self.axis.joined(y.index)
+        try:
+            axis = self.axis.joined(y.index)
+        except DataError as error:
+            raise DataError(f"{where}: {error} Give the next times of the same series.") from error
         values = np.full((len(axis), len(self.columns)), np.nan)
         old = axis.index.get_indexer(self.axis.index)
         values[old[old >= 0]] = self.values[old >= 0]
@@ -128,16 +131,18 @@ class SeriesScaler:
         return (values - self.level) / np.where(self.scale > 0, self.scale, 1.0)
 
     def backward(self, scaled: np.ndarray) -> np.ndarray:
-        """Put scale and level back along the last axis."""
-        return self.level + self.scale * scaled
+        """Put scale and level back along the last axis; what lies beyond the largest float becomes that."""
+        limit = np.finfo(np.float64).max
+        with np.errstate(over="ignore"):
+            return np.clip(self.level + self.scale * scaled, -limit, limit)
 
 
 def _level_and_scale(observed: np.ndarray) -> tuple[float, float]:
     low, high = observed.min(), observed.max()
     if low == high:
         return float(low), 0.0
-    # Relative to one value and in units of the range (halved: it may exceed the largest float), nothing overflows,
-    # and a level of 1e9 keeps the digits of moves of 1.
-    unit = high / 2 - low / 2
-    relative = (observed / 2 - low / 2) / unit
-    return float(low + 2 * unit * relative.mean()), float(2 * unit * relative.std())
+    # As shares of the range (halved: it may exceed the largest float) nothing overflows, and a level of 1e9 keeps the
+    # digits of moves of 1.
+    half = high / 2 - low / 2
+    share = (observed / 2 - low / 2) / half
+    return float(low + half * share.mean() + half * share.mean()), float(half * (2 * share.std()))

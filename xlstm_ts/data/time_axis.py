@@ -83,22 +83,29 @@ class TimeAxis:
 
     def joined(self, index: pd.Index) -> "TimeAxis":
         """Return the axis that ends where `index` ends: the union of both times up to there, without holes."""
+        if type(index) is not type(self.index) and not (is_whole(index) and is_whole(self.index)):
+            raise DataError(
+                f"the new data has a {type(index).__name__}, the fitted series a {type(self.index).__name__}."
+            )
+        if getattr(index, "tz", None) != getattr(self.index, "tz", None):
+            raise DataError(f"the new data has the time zone {index.tz}, the fitted series {self.index.tz}.")
         last = index[-1]
         earlier = self.index[self.index < index[0]]
         if self.calendar is not None:
             between = self.index[(self.index >= index[0]) & (self.index <= last)]
             return TimeAxis(earlier.append(between.union(index)), self.step)
-        start = earlier[0] if len(earlier) else index[0]
-        axis = TimeAxis(self.index[:0].append(pd.Index([start], dtype=self.index.dtype)), self.step)
-        count = int(axis.steps_of(index[-1:])[0])
-        full = axis.index.append(axis.future(count))
+        known = self if self.index[0] <= index[0] else TimeAxis(index[:1], self.step)
+        full = known.index
+        while full[-1] < last:
+            full = known.index.append(known.future(max(64, 2 * (len(full) - len(known)))))
+        full = full[full <= last]
         if (full.get_indexer(index) < 0).any():
             off = index[full.get_indexer(index) < 0][0]
-            raise DataError(f"the time {off} of the new data is not a step of the fitted series, whose step is {self}.")
+            raise DataError(f"the time {off} of the new data is not a step of the fitted series ({self}).")
         return TimeAxis(full, self.step)
 
     def __str__(self) -> str:
-        return "given by a trading calendar" if self.calendar is not None else str(self.step)
+        return "a trading calendar" if self.calendar is not None else f"step {self.step}"
 
 
 def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
@@ -129,7 +136,7 @@ def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
         return TimeAxis(index, index.freq)
     if isinstance(index, pd.DatetimeIndex):
         return _datetime_axis(index, where)
-    if pd.api.types.is_integer_dtype(index):
+    if is_whole(index):
         step = int(index[1] - index[0]) if len(index) > 1 else 1
         steps = np.diff(index.to_numpy())
         step = int(steps.min()) if len(steps) else step
@@ -138,6 +145,11 @@ def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
     raise DataError(
         f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers."
     )
+
+
+def is_whole(index: pd.Index) -> bool:
+    """Return whether an index holds integers."""
+    return pd.api.types.is_integer_dtype(index)
 
 
 def check_order(index: pd.Index, where: str) -> None:

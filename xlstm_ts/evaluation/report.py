@@ -40,7 +40,7 @@ class ReportFigure:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A section of a report: heading, then paragraphs, a table and figures.
+    """A section of a report: heading, a leading figure, then paragraphs, a table and more figures.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ class Section:
         Figures below the table.
     lower_is_better : sequence of str
         Columns of the table in which the smallest value is set in bold.
+    lead : ReportFigure, optional
+        Figure right below the heading: what the section is about.
     """
 
     heading: str
@@ -61,6 +63,7 @@ class Section:
     table: pd.DataFrame | None = None
     figures: Sequence[ReportFigure] = ()
     lower_is_better: Sequence[str] = ("MAE", "RMSE", "MASE", "pinball")
+    lead: ReportFigure | None = None
 
 
 def write_report(
@@ -91,7 +94,10 @@ def write_report(
 
 
 def _section(section: Section) -> str:
-    parts = [f"<h2>{escape(section.heading)}</h2>", *_paragraphs(section.paragraphs)]
+    parts = [f"<h2>{escape(section.heading)}</h2>"]
+    if section.lead is not None:
+        parts.append(_figure(section.lead))
+    parts.extend(_paragraphs(section.paragraphs))
     if section.table is not None:
         parts.append(_table(section.table, section.lower_is_better))
     parts.extend(map(_figure, section.figures))
@@ -130,7 +136,7 @@ def _column_cells(column: pd.Series, lower_is_better: Sequence[str]) -> list[str
     if not _is_number(column.dtype):
         return [f"<td>{_label(value)}</td>" for value in column]
     values = column.to_numpy(dtype=float, na_value=np.nan)
-    texts = _number_texts(values)
+    texts = number_texts(values)
     best = np.nanmin(values) if column.name in lower_is_better and not np.isnan(values).all() else None
     return [
         f'<td class="number"><strong>{text}</strong></td>' if value == best else f'<td class="number">{text}</td>'
@@ -138,7 +144,7 @@ def _column_cells(column: pd.Series, lower_is_better: Sequence[str]) -> list[str
     ]
 
 
-def _number_texts(values: np.ndarray) -> list[str]:
+def number_texts(values: np.ndarray) -> list[str]:
     """Format a column with the same decimals throughout, so that its largest value has three or four digits."""
     finite = np.abs(values[np.isfinite(values)])
     largest = finite.max(initial=0.0)

@@ -13,6 +13,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
+SMALLEST_STEP = 1e-3  # of a starting quantile to the next: equal quantiles would leave softplus without a gradient
+
 
 class QuantileHead(nn.Module):
     """Features (B, G, D) to quantiles (B, L, C, Q), increasing along Q by construction.
@@ -49,6 +51,16 @@ class QuantileHead(nn.Module):
         above = (nn.functional.softplus(raw[..., self.centre + 1 :]) * gaps[self.centre :]).cumsum(-1)
         below = (nn.functional.softplus(raw[..., : self.centre]) * gaps[: self.centre]).flip(-1).cumsum(-1).flip(-1)
         return torch.cat([middle - below, middle, middle + above], dim=-1)
+
+    @torch.no_grad()
+    def start_from(self, quantiles: Tensor) -> None:
+        """Set the bias so that the untrained head says `quantiles`, (L, C / G, Q)."""
+        middle = quantiles[..., self.centre : self.centre + 1] - self.start
+        gaps = torch.tensor(self.gaps, dtype=quantiles.dtype, device=quantiles.device)
+        steps = (quantiles.diff(dim=-1) / gaps).clamp_min(SMALLEST_STEP)
+        raw = torch.expm1(steps).log()  # the inverse of softplus
+        bias = torch.cat([raw[..., : self.centre], middle, raw[..., self.centre :]], dim=-1)
+        self.head_bias.copy_(bias.flatten())
 
 
 class PointHead(nn.Module):

@@ -12,6 +12,7 @@ Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile le
 
 import itertools
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -82,12 +83,15 @@ class NetworkConfig:
     quantile_levels: tuple[float, ...]
 
     def __post_init__(self):
-        for name in ("channels", "horizon", "context_length", "patch_length"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "a positive number")
+        for name in ("channels", "horizon", "context_length", "hidden_size", "num_heads", "patch_length"):
+            value = getattr(self, name)
+            _require(isinstance(value, Integral) and value >= 1, name, value, "a whole number, 1 or above")
         _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {BACKBONES}")
         _require(self.loss in LOSSES, "loss", self.loss, f"one of {LOSSES}")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
-        _require(self.conv_width >= 0, "conv_width", self.conv_width, "0 (no convolution) or a positive number")
+        fraction = isinstance(self.dropout, Real) and 0 <= self.dropout < 1
+        _require(fraction, "dropout", self.dropout, "a number from 0 to below 1")
+        width = isinstance(self.conv_width, Integral) and self.conv_width >= 0
+        _require(width, "conv_width", self.conv_width, "0 (no convolution) or a whole number above")
         levels = self.quantile_levels
         rising = all(a < b for a, b in itertools.pairwise(levels))
         inside = len(levels) > 0 and rising and levels[0] > 0 and levels[-1] < 1
@@ -205,11 +209,16 @@ class ForecastNetwork(nn.Module):
 
     def _skip(self, window: Tensor, seen: Tensor) -> Tensor:
         """Map the window, as seen from its last observed value, to the horizon: (B, L, C)."""
+        relative, anchor = self.from_last_value(window, seen)
+        return anchor + torch.einsum("btc,lt->blc", relative, self.skip_weight)
+
+    @staticmethod
+    def from_last_value(window: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a window (B, T, C) relative to its last observed value, 0 where unseen, and that value (B, 1, C)."""
         steps = torch.arange(1, window.shape[1] + 1, device=window.device)[:, None]
         last = (seen * steps).amax(1, keepdim=True)  # 0 where nothing was seen
         anchor = torch.where(last > 0, window.gather(1, (last - 1).clamp_min(0)), 0.0)
-        relative = torch.where(seen, window - anchor, 0.0)
-        return anchor + torch.einsum("btc,lt->blc", relative, self.skip_weight)
+        return torch.where(seen, window - anchor, 0.0), anchor
 
 
 def make_backbone(config: NetworkConfig, stack: BlockStack) -> Backbone:

@@ -1,14 +1,15 @@
-"""Intervals that cover what they say: offsets learned on held-out windows that training never saw.
+"""Intervals that cover what they say, from held-out windows that training never saw.
 
-Offsets are in units of each window's own scale, one per step, channel and level, and are added to what the network
-says. For a quantile network they are split-conformal (Romano, Patterson and Candes 2019, conformalised quantile
-regression): the pair of levels (a, 1 - a) is widened or narrowed by the smallest amount that covers the share
-1 - 2a of the held-out targets, with the finite-sample correction; the median stays. For a point network they are
-quantiles of the held-out residuals.
+For a quantile network the distance of each pair of levels (a, 1 - a) from the median is multiplied by the smallest
+factor with which the pair would have covered the share 1 - 2a of the held-out targets, with the finite-sample
+correction of split conformal prediction (Romano, Patterson and Candes 2019); the median stays. There is one factor
+per step and channel; where windows are few, a step borrows the scores of its neighbours. For a point network,
+quantiles are those of its held-out residuals, in units of the window's own scale.
 
-Dimensions: W windows, L horizon steps, C channels, Q quantile levels.
+Dimensions: W windows, B windows to forecast, L horizon steps, C channels, Q quantile levels.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ from xlstm_ts.training.loop import EVALUATION_BATCH, MAX_EVALUATION_WINDOWS
 
 MIN_WINDOWS = 30
 """Held-out windows below which nothing is calibrated: the 80 % interval would rest on six of them."""
+
+
+INDEPENDENT = 20
+"""Independent windows below which a step borrows from its neighbours."""
 
 
 class HeldOut(NamedTuple):
@@ -44,17 +49,53 @@ def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.nd
     return HeldOut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def conformal_offsets(held_out: HeldOut, levels: np.ndarray) -> np.ndarray:
-    """Return the offsets (L, C, Q) of a quantile network whose levels are symmetric around one half."""
-    offsets = np.zeros(held_out.forecast.shape[1:])
-    for low in range(len(levels) // 2):
-        high = len(levels) - 1 - low
-        below = held_out.forecast[..., low] - held_out.target
-        above = held_out.target - held_out.forecast[..., high]
-        scores = np.maximum(below, above) / held_out.scale
-        widening = conformal_quantile(scores, levels[high] - levels[low])
-        offsets[..., low], offsets[..., high] = -widening, widening
-    return offsets
+@dataclass(frozen=True)
+class WidthFactors:
+    """Calibration of a quantile network: `factors` (L, C, Q) on the distance from the median."""
+
+    factors: np.ndarray
+
+    @classmethod
+    def fit(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
+        """Measure held-out windows; `levels` are symmetric around one half."""
+        forecast, target = held_out.forecast, held_out.target
+        factors = np.ones(forecast.shape[1:])
+        middle = len(levels) // 2
+        for low in range(middle):
+            high = len(levels) - 1 - low
+            above = (target - forecast[..., middle]) / (forecast[..., high] - forecast[..., middle])
+            below = (forecast[..., middle] - target) / (forecast[..., middle] - forecast[..., low])
+            scores = np.maximum(above, below)
+            pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
+            factors[..., low] = factors[..., high] = pair
+        return cls(np.maximum(factors, 0.0))
+
+    def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
+        middle = forecast.shape[-1] // 2
+        centre = forecast[..., middle : middle + 1]
+        wider = centre + (forecast - centre) * self.factors
+        above = np.maximum.accumulate(wider[..., middle:], axis=-1)
+        below = np.minimum.accumulate(wider[..., middle::-1], axis=-1)[..., ::-1]
+        return np.concatenate([below[..., :-1], above], axis=-1)
+
+
+@dataclass(frozen=True)
+class ResidualQuantiles:
+    """Spread of a point network: `offsets` (L, C, Q) in units of the window's scale."""
+
+    offsets: np.ndarray
+
+    @classmethod
+    def fit(cls, held_out: HeldOut, levels: np.ndarray) -> "ResidualQuantiles":
+        """Measure held-out windows."""
+        residuals = (held_out.target - held_out.forecast[..., 0]) / held_out.scale
+        residuals = np.where(np.isnan(residuals).all(0), 0.0, residuals)
+        return cls(np.moveaxis(np.nanquantile(residuals, levels, axis=0), 0, -1))
+
+    def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return quantiles (B, L, C, Q) around points (B, L, C, 1); `scale` is each window's, (B, 1, C)."""
+        return forecast + self.offsets * scale[..., None]
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float) -> np.ndarray:
@@ -70,20 +111,16 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> np.ndarray:
     return np.where(count > 0, chosen, 0.0)
 
 
-def residual_offsets(held_out: HeldOut, levels: np.ndarray) -> np.ndarray:
-    """Return the offsets (L, C, Q) of a point network: quantiles of its residuals; 0 where there is none."""
-    residuals = (held_out.target - held_out.forecast[..., 0]) / held_out.scale
-    residuals = np.where(np.isnan(residuals).all(0), 0.0, residuals)
-    return np.moveaxis(np.nanquantile(residuals, levels, axis=0), 0, -1)
+def _with_neighbours(scores: np.ndarray) -> np.ndarray:
+    """Put beside the scores (W, L, C) of each step those of its neighbours, as many as few windows need.
 
-
-def add_offsets(forecast: np.ndarray, offsets: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Add offsets (L, C, Q) to forecasts (B, L, C, 1 or Q) and keep them from crossing, outward from the median.
-
-    `scale` is that of each window, (B, 1, C).
+    Windows overlap: W of them hold about W / L independent ones. Where these are fewer than INDEPENDENT, the steps
+    on either side are pooled until they are not.
     """
-    forecast = forecast + offsets * scale[..., None]
-    middle = forecast.shape[-1] // 2
-    above = np.maximum.accumulate(forecast[..., middle:], axis=-1)
-    below = np.minimum.accumulate(forecast[..., middle::-1], axis=-1)[..., ::-1]
-    return np.concatenate([below[..., :-1], above], axis=-1)
+    windows, horizon = scores.shape[:2]
+    reach = min(horizon - 1, max(0, int(np.ceil((INDEPENDENT * horizon / windows - 1) / 2))))
+    pooled = np.full((2 * reach + 1, *scores.shape), np.nan)
+    for j, shift in enumerate(range(-reach, reach + 1)):
+        start, stop = max(0, -shift), min(horizon, horizon - shift)
+        pooled[j, :, start:stop] = scores[:, start + shift : stop + shift]
+    return pooled.reshape(-1, *scores.shape[1:])

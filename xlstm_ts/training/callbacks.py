@@ -1,5 +1,6 @@
 """What may watch a training run: a protocol of no-op methods, and the two callbacks in use."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,16 +31,24 @@ class BestWeights(Callback):
 
     def __init__(self, patience: int):
         self.patience = patience
+        self.loss = math.inf
         self.weights: dict[str, torch.Tensor] | None = None
+
+    def on_train_start(self, run: "Run") -> None:
+        """Count the start as epoch 0."""
+        self._keep(run)
 
     def on_epoch_end(self, run: "Run") -> None:
         """Compare the epoch with the best so far."""
-        loss = run.history[-1]["valid_loss"]
-        if run.best_epoch is None or loss < run.history[run.best_epoch - 1]["valid_loss"]:
-            run.best_epoch = len(run.history)
-            self.weights = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
-        elif len(run.history) - run.best_epoch >= self.patience:
+        last = run.history[-1]
+        if last["valid_loss"] < self.loss:
+            self._keep(run)
+        elif last["epoch"] - run.best_epoch >= self.patience:
             run.stop = True
+
+    def _keep(self, run: "Run") -> None:
+        run.best_epoch, self.loss = run.history[-1]["epoch"], run.history[-1]["valid_loss"]
+        self.weights = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
 
     def on_train_end(self, run: "Run") -> None:
         """Go back to the best epoch."""

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -53,12 +54,20 @@ class TrainingConfig:
     gradient_clip: float
 
     def __post_init__(self):
-        for name in ("max_epochs", "batch_size", "learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"{name}={getattr(self, name)!r} is impossible; expected a positive number.")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ParameterError(f"steps_per_epoch={self.steps_per_epoch!r} is impossible; expected None or above 0.")
-        if self.weight_decay < 0:
+        for name, kind in (
+            ("max_epochs", Integral),
+            ("steps_per_epoch", Integral),
+            ("batch_size", Integral),
+            ("learning_rate", Real),
+            ("gradient_clip", Real),
+        ):
+            value = getattr(self, name)
+            if name == "steps_per_epoch" and value is None:
+                continue
+            if not (isinstance(value, kind) and value > 0):
+                expected = "a whole number above 0" if kind is Integral else "a number above 0"
+                raise ParameterError(f"{name}={value!r} is impossible; expected {expected}.")
+        if not (isinstance(self.weight_decay, Real) and self.weight_decay >= 0):
             raise ParameterError(f"weight_decay={self.weight_decay!r} is impossible; expected 0 or above.")
 
 
@@ -107,8 +116,9 @@ def train(
     Returns
     -------
     Run
-        With one row of history per epoch. An interrupt (Ctrl-C) after the first epoch ends the run as if it had
-        been stopped, and `interrupted` says so; before, it is raised.
+        With one row of history per epoch, and one for the start if there are held-out windows. An interrupt
+        (Ctrl-C) after the first epoch ends the run as if it had been stopped, and `interrupted` says so; before,
+        it is raised.
 
     Raises
     ------
@@ -121,6 +131,10 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, run.total_steps))
     seed = int(torch.randint(2**62, (), generator=generator))
     set_dropout_generator(network, torch.Generator(windows.values.device).manual_seed(seed))
+    if len(valid_origins):
+        # Where training starts from is a candidate too: it counts as epoch 0.
+        start = {"epoch": 0, "train_loss": math.nan, "valid_loss": evaluate(network, windows, valid_origins)}
+        run.history.append(start | {"learning_rate": 0.0, "seconds": 0.0})
     _tell(callbacks, "on_train_start", run)
     try:
         for number in range(1, config.max_epochs + 1):
@@ -137,7 +151,7 @@ def train(
             if run.stop:
                 break
     except KeyboardInterrupt:
-        if not run.history:
+        if not run.history or run.history[-1]["epoch"] == 0:
             raise
         run.interrupted = True
     finally:
@@ -156,7 +170,7 @@ def epoch(network, windows, origins, stop, optimiser, schedule, config, run, cal
         loss = step(network, batch, optimiser, config)
         schedule.step()
         losses.append(loss)
-        _check_finite(loss, "training", len(run.history) + 1, config)
+        _check_finite(loss, "training", run.history[-1]["epoch"] + 1 if run.history else 1, config)
         _tell(callbacks, "on_step_end", run)
     return float(np.mean(losses))
 

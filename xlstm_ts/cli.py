@@ -1,0 +1,84 @@
+"""The command line: ``xlstm-ts demo`` and ``xlstm-ts datasets``.
+
+Only the command that runs is imported, so that ``xlstm-ts --help`` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from xlstm_ts import __version__
+from xlstm_ts.errors import XLSTMError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the name of the program. Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 after an error, which is told in one line on the standard error output, or 130
+        after Ctrl-C. Wrong usage and ``--help`` leave through argparse, with 2 and 0.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (XLSTMError, OSError) as error:
+        print("xlstm-ts:", " ".join(str(error).split()), file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("xlstm-ts: interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xlstm-ts", description="Time-series forecasting with xLSTM networks.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"xlstm-ts {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="forecast a stock, a weather and a sensor series, and write a report",
+        description="Fit, backtest and plot three series, and write one page about them. Needs no network.",
+        allow_abbrev=False,
+    )
+    demo.add_argument("--output", default="report.html", metavar="FILE", help="page to write (default: %(default)s)")
+    demo.add_argument("--images", metavar="DIR", help="also write the forecast pictures, as PNG files, to this folder")
+    demo.add_argument("--quick", action="store_true", help="tiny networks: to see that it works, in seconds")
+    demo.set_defaults(run=_demo)
+
+    datasets = commands.add_parser(
+        "datasets",
+        help="list the data sets and where each of them is",
+        description="List the data sets that load_dataset knows, and where each of them is.",
+        allow_abbrev=False,
+    )
+    datasets.set_defaults(run=_datasets)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.demo import run_demo
+
+    # The account and the progress bars, which are on the other stream, then keep their order.
+    say = partial(print, flush=True)
+    run_demo(arguments.output, quick=arguments.quick, images=arguments.images, say=say)
+
+
+def _datasets(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.datasets import list_datasets
+
+    table = list_datasets()
+    print(table.drop(columns=["licence", "needs_download"]).rename_axis(None).to_string())

@@ -1,0 +1,129 @@
+"""Where training starts: at a ridge regression of the horizon on the context, with its empirical quantiles.
+
+Both have closed forms. The linear skip gets the ridge weights, the head's bias the quantiles of what they leave over,
+per step. So before its first step the network already is a linear model with honest spread, at worst the last value;
+early stopping counts it as epoch 0, and what training adds has to be better than that on held-out windows.
+
+Rows are windows of one channel, as seen from the last observed value and in units of the window's scale.
+Dimensions: R rows, T context steps, L horizon steps, C channels, Q quantile levels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xlstm_ts.data.windows import Windows
+from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.nn.scaling import apply_scale, instance_scale
+
+MAX_ROWS = 20_000
+PENALTIES = tuple(10.0**k for k in range(-4, 3))
+"""Ridge penalties that are tried, relative to the mean variance of the inputs; no weights at all is tried too."""
+
+
+class _Rows(NamedTuple):
+    inputs: Tensor  # [R, T]
+    targets: Tensor  # [R, L]
+    observed: Tensor  # [R, L]
+    scale: Tensor  # [R, 1]
+    channel: Tensor  # [R]
+
+
+@torch.no_grad()
+def warm_start(
+    network: ForecastNetwork,
+    windows: Windows,
+    origins: np.ndarray,
+    *,
+    stop: int,
+    valid_origins: np.ndarray,
+    penalty: float | None = None,
+) -> float:
+    """Set the linear skip and the head's bias of a network.
+
+    Parameters
+    ----------
+    network : ForecastNetwork
+        Changed in place.
+    windows, origins, stop, valid_origins
+        As for `xlstm_ts.training.loop.train`.
+    penalty : float, optional
+        The ridge penalty to use. Default: the one with the smallest absolute error on the held-out windows;
+        without any, infinity, which means no weights.
+
+    Returns
+    -------
+    float
+        The penalty used.
+    """
+    rows = _gather(network, windows, origins, stop)
+    weights = torch.zeros(network.config.horizon, network.config.context_length, dtype=torch.float64)
+    chosen = float("inf")
+    whole = rows.observed.all(1)
+    if network.config.linear_skip and int(whole.sum()) > 1:
+        ridge = _Ridge(rows.inputs[whole], rows.targets[whole])
+        if penalty is not None:
+            chosen = penalty
+        elif len(valid_origins):
+            valid = _gather(network, windows, valid_origins, len(windows.values))
+            errors = {value: _absolute_error(valid, ridge.weights(value)) for value in PENALTIES}
+            errors[float("inf")] = _absolute_error(valid, torch.zeros_like(weights))
+            chosen = min(errors, key=lambda value: errors[value])
+        weights = ridge.weights(chosen)
+        network.skip_weight.copy_(weights)
+    residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets
+    residuals = torch.where(rows.observed, residuals, torch.nan)
+    if network.config.loss == "quantile":
+        _start_head(network, residuals, rows.channel)
+    return chosen
+
+
+class _Ridge:
+    """Ridge regressions of one set of rows for any penalty, from one eigendecomposition."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor):
+        self.values, self.vectors = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
+        self.projected = self.vectors.T @ (inputs.T @ targets / len(inputs))
+        self.unit = self.values.clamp_min(0).mean().clamp_min(1e-12)
+
+    def weights(self, penalty: float) -> Tensor:
+        """Return the weights (L, T)."""
+        shrunk = self.projected / (self.values.clamp_min(0) + penalty * self.unit)[:, None]
+        return (self.vectors @ shrunk).T
+
+
+def _absolute_error(rows: _Rows, weights: Tensor) -> float:
+    error = (rows.targets - rows.inputs @ weights.T).abs() * rows.scale
+    return float(error[rows.observed].mean())
+
+
+def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, stop: int) -> _Rows:
+    channels = network.config.channels
+    origins = origins[:: -(-len(origins) * channels // MAX_ROWS)]
+    batch = windows.batch(origins, stop)
+    scale = instance_scale(batch.context, batch.context_observed)
+    scaled = apply_scale(batch.context, batch.context_observed, scale)
+    inputs, anchor = network.from_last_value(scaled, batch.context_observed)
+    targets = apply_scale(batch.target, batch.target_observed, scale)
+    if network.config.linear_skip:
+        targets = targets - anchor
+    flat = [part.transpose(1, 2).flatten(0, 1).cpu() for part in (inputs, targets, batch.target_observed)]
+    channel = torch.arange(channels).repeat(len(origins))
+    scales = scale.scale.transpose(1, 2).flatten(0, 1).cpu()
+    return _Rows(flat[0].double(), flat[1].double(), flat[2], scales.double(), channel)
+
+
+def _start_head(network: ForecastNetwork, residuals: Tensor, channel: Tensor) -> None:
+    """Give the head's bias the quantiles of the residuals, per step, and per channel where it speaks for several."""
+    config = network.config
+    per_channel = (
+        [residuals]
+        if network.backbone.groups > 1 or config.channels == 1
+        else [residuals[channel == c] for c in range(config.channels)]
+    )
+    levels = torch.tensor(config.quantile_levels, dtype=residuals.dtype)
+    quantiles = torch.stack([torch.nanquantile(part, levels, dim=0) for part in per_channel])  # [C', Q, L]
+    if torch.isfinite(quantiles).all():
+        network.head.start_from(quantiles.permute(2, 0, 1))
