@@ -3,7 +3,6 @@
 import copy
 import warnings
 from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 from sktime.forecasting.base import BaseForecaster
 
+from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.data.panel import SeriesScaler, check_values, make_series
 from xlstm_ts.data.time_axis import check_order
 from xlstm_ts.data.windows import Windows, held_out_origins, split_by_target_time, training_origins
@@ -301,19 +301,14 @@ class XLSTMForecaster(BaseForecaster):
                 f"{where}: quantile_levels={self.quantile_levels} must be symmetric around 0.5 and contain it. Other "
                 "levels can be asked for at predict_quantiles."
             )
-        if not (isinstance(self.validation_fraction, Real) and 0 <= self.validation_fraction < 1):
-            raise ParameterError(
-                f"{where}: validation_fraction={self.validation_fraction!r} is impossible; expected from 0 to below 1."
-            )
+        fraction = self.validation_fraction
+        require(is_between(fraction, 0, 1), "validation_fraction", fraction, "from 0 (none) to below 1")
         for name in ("patience", "update_steps"):
-            value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= 1):
-                raise ParameterError(f"{where}: {name}={value!r} is impossible; expected a whole number, 1 or above.")
+            require(is_whole(getattr(self, name)), name, getattr(self, name), "a whole number, 1 or above")
 
     def _network_config(self, channels: int) -> NetworkConfig:
         context_length = self.context_length
-        whole = isinstance(context_length, Integral) and isinstance(self.patch_length, Integral)
-        if self.backbone == "patch" and whole and self.patch_length >= 1:
+        if self.backbone == "patch" and is_whole(context_length) and is_whole(self.patch_length):
             context_length = self.patch_length * -(-context_length // self.patch_length)
         return NetworkConfig(
             channels=channels,
@@ -512,7 +507,7 @@ class XLSTMForecaster(BaseForecaster):
         point = forecast.point[:, steps - 1]  # [O, S, C]
         quantiles = interpolate_levels(forecast.quantiles[:, steps - 1], learned, wanted)
         shape = point.shape
-        table = {
+        table: dict[str | float, object] = {
             "series": 0,
             "origin": series.axis.index[rows].repeat(shape[1] * shape[2]),
             "step": np.tile(np.repeat(steps, shape[2]), shape[0]),

@@ -128,7 +128,8 @@ class SeriesScaler:
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Remove level and scale along the last axis."""
-        return (values - self.level) / np.where(self.scale > 0, self.scale, 1.0)
+        unit = np.where(self.scale > 0, self.scale, 1.0)
+        return 2 * ((values / 2 - self.level / 2) / unit)  # in halves: the difference may exceed the largest float
 
     def backward(self, scaled: np.ndarray) -> np.ndarray:
         """Put scale and level back along the last axis; what lies beyond the largest float becomes that."""
@@ -139,10 +140,10 @@ class SeriesScaler:
 
 def _level_and_scale(observed: np.ndarray) -> tuple[float, float]:
     low, high = observed.min(), observed.max()
-    if low == high:
+    # Relative to one value and in units of the range, a level of 1e9 keeps the digits of moves of 1. All in halves:
+    # the range may exceed the largest float.
+    unit = high / 2 - low / 2
+    if unit == 0:
         return float(low), 0.0
-    # As shares of the range (halved: it may exceed the largest float) nothing overflows, and a level of 1e9 keeps the
-    # digits of moves of 1.
-    half = high / 2 - low / 2
-    share = (observed / 2 - low / 2) / half
-    return float(low + half * share.mean() + half * share.mean()), float(half * (2 * share.std()))
+    relative = (observed / 2 - low / 2) / unit
+    return float(2 * (low / 2 + unit * relative.mean())), float(unit * (2 * relative.std()))

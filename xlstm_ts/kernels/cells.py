@@ -71,7 +71,8 @@ def slstm(
     else:
         for name, part in zip(state._fields, state, strict=True):
             _check_state("slstm", name, part, gates, (batch, heads, width))
-        state = SLSTMState(*(part.to(dtype) for part in state[:3]), state.m.detach().to(stabiliser_dtype(gates.device)))
+        h, c, n = (part.to(dtype) for part in state[:3])
+        state = SLSTMState(h, c, n, state.m.detach().to(stabiliser_dtype(gates.device)))
     name, _ = resolve("slstm", (gates, recurrent_weights), backend)
     h, state = load("slstm", name).run(gates.to(dtype), recurrent_weights.to(dtype), state, forget_gate)
     return h.to(gates.dtype), state

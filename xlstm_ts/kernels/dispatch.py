@@ -58,7 +58,7 @@ def resolve(cell: str, tensors: tuple[Tensor, ...] = (), backend: str = "auto") 
         if why := load(cell, backend).unsupported(*tensors):
             raise BackendError(f'kernels.{cell}: backend="{backend}" {why}. Use backend="auto".')
         return backend, "asked for by name"
-    passed_over = []
+    passed_over: list[str] = []
     for name in table:
         why = load(cell, name).unsupported(*tensors)
         if why is None:

@@ -59,7 +59,7 @@ class LSTMMixer(nn.Module):
 
     def initial_state(self, batch: int) -> BlockState:
         """Return the state before the first step."""
-        zero = self.cell.weight_hh_l0.new_zeros(1, batch, self.cell.hidden_size)
+        zero = next(self.cell.parameters()).new_zeros(1, batch, self.cell.hidden_size)
         return BlockState(LSTMState(zero, zero), None)
 
     def forward(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
@@ -86,7 +86,7 @@ class FeedForward(nn.Module):
 class PostUpBlock(nn.Module):
     """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, mixer: nn.Module, width: int, dropout: float):
+    def __init__(self, mixer: SLSTMMixer | LSTMMixer, width: int, dropout: float):
         super().__init__()
         self.mixer = mixer
         self.mixer_norm = nn.LayerNorm(width)
@@ -159,7 +159,8 @@ class BlockStack(nn.Module):
 
     def initial_state(self, batch: int) -> tuple[BlockState, ...]:
         """Return the state before the first step, one entry per block."""
-        return tuple(block.initial_state(batch) for block in self.blocks)
+        blocks: Any = self.blocks
+        return tuple(block.initial_state(batch) for block in blocks)
 
     def forward(self, x: Tensor, state: tuple[BlockState, ...] | None = None) -> tuple[Tensor, tuple[BlockState, ...]]:
         """Run the stack; no state means the empty history."""

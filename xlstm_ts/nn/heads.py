@@ -58,7 +58,7 @@ class QuantileHead(nn.Module):
         middle = quantiles[..., self.centre : self.centre + 1] - self.start
         gaps = torch.tensor(self.gaps, dtype=quantiles.dtype, device=quantiles.device)
         steps = (quantiles.diff(dim=-1) / gaps).clamp_min(SMALLEST_STEP)
-        raw = torch.expm1(steps).log()  # the inverse of softplus
+        raw = steps + torch.log(-torch.expm1(-steps))  # the inverse of softplus, without overflow
         bias = torch.cat([raw[..., : self.centre], middle, raw[..., self.centre :]], dim=-1)
         self.head_bias.copy_(bias.flatten())
 

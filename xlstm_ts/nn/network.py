@@ -12,13 +12,12 @@ Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile le
 
 import itertools
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from xlstm_ts.errors import ParameterError
+from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.nn.backbones import Backbone, PatchBackbone, StackedBackbone
 from xlstm_ts.nn.blocks import BlockStack, parse_layout
 from xlstm_ts.nn.heads import PointHead, QuantileHead
@@ -84,23 +83,20 @@ class NetworkConfig:
 
     def __post_init__(self):
         for name in ("channels", "horizon", "context_length", "hidden_size", "num_heads", "patch_length"):
-            value = getattr(self, name)
-            _require(isinstance(value, Integral) and value >= 1, name, value, "a whole number, 1 or above")
-        _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {BACKBONES}")
-        _require(self.loss in LOSSES, "loss", self.loss, f"one of {LOSSES}")
-        fraction = isinstance(self.dropout, Real) and 0 <= self.dropout < 1
-        _require(fraction, "dropout", self.dropout, "a number from 0 to below 1")
-        width = isinstance(self.conv_width, Integral) and self.conv_width >= 0
-        _require(width, "conv_width", self.conv_width, "0 (no convolution) or a whole number above")
+            require(is_whole(getattr(self, name)), name, getattr(self, name), "a whole number, 1 or above")
+        require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {BACKBONES}")
+        require(self.loss in LOSSES, "loss", self.loss, f"one of {LOSSES}")
+        require(is_between(self.dropout, 0, 1), "dropout", self.dropout, "a number from 0 to below 1")
+        require(is_whole(self.conv_width, 0), "conv_width", self.conv_width, "a whole number, or 0 for no convolution")
         levels = self.quantile_levels
         rising = all(a < b for a, b in itertools.pairwise(levels))
         inside = len(levels) > 0 and rising and levels[0] > 0 and levels[-1] < 1
-        _require(inside, "quantile_levels", levels, "increasing numbers between 0 and 1")
+        require(inside, "quantile_levels", levels, "increasing numbers between 0 and 1")
         parse_layout(self.layout, self.num_blocks)
         head_width("hidden_size", self.hidden_size, self.num_heads)
         if self.backbone == "patch":
             whole = self.context_length % self.patch_length == 0
-            _require(whole, "context_length", self.context_length, f"a multiple of patch_length={self.patch_length}")
+            require(whole, "context_length", self.context_length, f"a multiple of patch_length={self.patch_length}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
@@ -138,7 +134,7 @@ class ForecastNetwork(nn.Module):
         )
         self.backbone = make_backbone(config, stack)
         channels = config.channels // self.backbone.groups
-        self.head: nn.Module
+        self.head: QuantileHead | PointHead
         if config.loss == "quantile":
             self.head = QuantileHead(config.hidden_size, config.horizon, channels, config.quantile_levels)
         else:
@@ -226,8 +222,3 @@ def make_backbone(config: NetworkConfig, stack: BlockStack) -> Backbone:
     if config.backbone == "stacked":
         return StackedBackbone(config.channels, stack, config.hidden_size)
     return PatchBackbone(config.channels, stack, config.hidden_size, config.patch_length)
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ParameterError(f"{name}={value!r} is impossible; expected {expected}.")

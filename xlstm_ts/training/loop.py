@@ -8,13 +8,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 
+from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.errors import ParameterError, TrainingError
+from xlstm_ts.errors import TrainingError
 from xlstm_ts.nn.layers import set_dropout_generator
 from xlstm_ts.nn.losses import make_loss
 from xlstm_ts.nn.network import ForecastNetwork
@@ -54,21 +54,15 @@ class TrainingConfig:
     gradient_clip: float
 
     def __post_init__(self):
-        for name, kind in (
-            ("max_epochs", Integral),
-            ("steps_per_epoch", Integral),
-            ("batch_size", Integral),
-            ("learning_rate", Real),
-            ("gradient_clip", Real),
-        ):
+        for name in ("max_epochs", "batch_size"):
+            require(is_whole(getattr(self, name)), name, getattr(self, name), "a whole number, 1 or above")
+        some = self.steps_per_epoch is None or is_whole(self.steps_per_epoch)
+        require(some, "steps_per_epoch", self.steps_per_epoch, "a whole number, 1 or above, or None for all windows")
+        for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
-            if name == "steps_per_epoch" and value is None:
-                continue
-            if not (isinstance(value, kind) and value > 0):
-                expected = "a whole number above 0" if kind is Integral else "a number above 0"
-                raise ParameterError(f"{name}={value!r} is impossible; expected {expected}.")
-        if not (isinstance(self.weight_decay, Real) and self.weight_decay >= 0):
-            raise ParameterError(f"weight_decay={self.weight_decay!r} is impossible; expected 0 or above.")
+            require(is_between(value, 0, math.inf) and value > 0, name, value, "a finite number above 0")
+        decay = self.weight_decay
+        require(is_between(decay, 0, math.inf), "weight_decay", decay, "a finite number, 0 or above")
 
 
 @dataclass
@@ -133,8 +127,10 @@ def train(
     set_dropout_generator(network, torch.Generator(windows.values.device).manual_seed(seed))
     if len(valid_origins):
         # Where training starts from is a candidate too: it counts as epoch 0.
-        start = {"epoch": 0, "train_loss": math.nan, "valid_loss": evaluate(network, windows, valid_origins)}
-        run.history.append(start | {"learning_rate": 0.0, "seconds": 0.0})
+        loss = evaluate(network, windows, valid_origins)
+        run.history.append(
+            {"epoch": 0, "train_loss": math.nan, "valid_loss": loss, "learning_rate": 0.0, "seconds": 0.0}
+        )
     _tell(callbacks, "on_train_start", run)
     try:
         for number in range(1, config.max_epochs + 1):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from xlstm_ts.data.windows import Windows
+from xlstm_ts.nn.heads import QuantileHead
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.nn.scaling import apply_scale, instance_scale
 
@@ -75,8 +76,8 @@ def warm_start(
         network.skip_weight.copy_(weights)
     residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets
     residuals = torch.where(rows.observed, residuals, torch.nan)
-    if network.config.loss == "quantile":
-        _start_head(network, residuals, rows.channel)
+    if isinstance(network.head, QuantileHead):
+        _start_head(network, network.head, residuals, rows.channel)
     return chosen
 
 
@@ -115,7 +116,7 @@ def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, sto
     return _Rows(flat[0].double(), flat[1].double(), flat[2], scales.double(), channel)
 
 
-def _start_head(network: ForecastNetwork, residuals: Tensor, channel: Tensor) -> None:
+def _start_head(network: ForecastNetwork, head: QuantileHead, residuals: Tensor, channel: Tensor) -> None:
     """Give the head's bias the quantiles of the residuals, per step, and per channel where it speaks for several."""
     config = network.config
     per_channel = (
@@ -126,4 +127,4 @@ def _start_head(network: ForecastNetwork, residuals: Tensor, channel: Tensor) ->
     levels = torch.tensor(config.quantile_levels, dtype=residuals.dtype)
     quantiles = torch.stack([torch.nanquantile(part, levels, dim=0) for part in per_channel])  # [C', Q, L]
     if torch.isfinite(quantiles).all():
-        network.head.start_from(quantiles.permute(2, 0, 1))
+        head.start_from(quantiles.permute(2, 0, 1))
