@@ -20,7 +20,7 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: .venv/.dev
-	$(BIN)/python -m pytest tests/benchmarks -o norecursedirs=.git
+	$(BIN)/python tests/benchmarks/bench_cells.py
 
 .venv/.pip:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -93,8 +93,9 @@ class XLSTMForecaster(BaseForecaster):
     update_steps : int, default=20
         Fine-tuning steps of ``update(..., update_params=True)``: at a tenth of `learning_rate`, on windows whose
         targets reach into the new data, from the present weights and with scalers and calibration kept.
-    calendar : pandas offset, str or DatetimeIndex, optional
-        What continues a daily index without freq: an offset, or the future sessions themselves. Default: inferred
+    calendar : pandas offset, str, DatetimeIndex or TradingCalendar, optional
+        What continues a daily index without freq: an offset, the future sessions themselves, or the `calendar_` of
+        another forecaster. Default: inferred
         from the sessions seen (weekdays and holiday rules), see `calendar_`.
     device : str, default="auto"
         Torch device; "auto" takes CUDA when it is available.
@@ -136,6 +137,8 @@ class XLSTMForecaster(BaseForecaster):
 
     Notes
     -----
+    This version takes no covariates: as sktime does for forecasters without them, `X` is accepted and ignored.
+
     Unlike the forecaster of the same name in sktime, which is the network of another paper, this one computes the
     xLSTM equations, and a step's value does not depend on which other steps are asked for.
 
@@ -350,7 +353,7 @@ class XLSTMForecaster(BaseForecaster):
                 f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off. About {need} rows are needed for both; "
                 "give a longer series, a shorter horizon, or validation_fraction=0 to say that this is meant.",
                 ShortSeriesWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
 
     def _callbacks(self, valid_windows: int) -> list[Callback]:

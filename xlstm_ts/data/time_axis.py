@@ -66,8 +66,10 @@ class TimeAxis:
 
     def steps_of(self, times: pd.Index) -> np.ndarray:
         """Return the steps of times, counted from the cutoff; DataError for a time that is not on the axis."""
-        if isinstance(self.index, pd.DatetimeIndex) and isinstance(times, pd.DatetimeIndex):
-            times = times.as_unit(self.index.unit)
+        if len(times):
+            if getattr(times, "tz", None) is not None and getattr(self.index, "tz", None) is not None:
+                times = times.tz_convert(self.index.tz)
+            self._check_kind(times, "the forecasting horizon")
         known, count = self.index, 0
         while len(times) and times.max() > known[-1]:
             count = max(64, 2 * count)
@@ -83,12 +85,7 @@ class TimeAxis:
 
     def joined(self, index: pd.Index) -> "TimeAxis":
         """Return the axis that ends where `index` ends: the union of both times up to there, without holes."""
-        if type(index) is not type(self.index) and not (is_whole(index) and is_whole(self.index)):
-            raise DataError(
-                f"the new data has a {type(index).__name__}, the fitted series a {type(self.index).__name__}."
-            )
-        if getattr(index, "tz", None) != getattr(self.index, "tz", None):
-            raise DataError(f"the new data has the time zone {index.tz}, the fitted series {self.index.tz}.")
+        self._check_kind(index, "the new data")
         last = index[-1]
         earlier = self.index[self.index < index[0]]
         if self.calendar is not None:
@@ -99,10 +96,20 @@ class TimeAxis:
         while full[-1] < last:
             full = known.index.append(known.future(max(64, 2 * (len(full) - len(known)))))
         full = full[full <= last]
-        if (full.get_indexer(index) < 0).any():
-            off = index[full.get_indexer(index) < 0][0]
+        both = self.index[self.index <= last].append(index)
+        if (full.get_indexer(both) < 0).any():
+            off = both[full.get_indexer(both) < 0][0]
             raise DataError(f"the time {off} of the new data is not a step of the fitted series ({self}).")
         return TimeAxis(full, self.step)
+
+    def _check_kind(self, times: pd.Index, what: str) -> None:
+        """Raise unless these times can be compared with those of the series."""
+        kinds = [index.dtype if isinstance(index, pd.PeriodIndex) else type(index) for index in (times, self.index)]
+        if kinds[0] != kinds[1] and not (is_whole(times) and is_whole(self.index)):
+            raise DataError(f"{what} has times of {times.dtype}, the fitted series of {self.index.dtype}.")
+        zones = [getattr(index, "tz", None) for index in (times, self.index)]
+        if str(zones[0]) != str(zones[1]):
+            raise DataError(f"{what} has the time zone {zones[0]}, the fitted series {zones[1]}.")
 
     def __str__(self) -> str:
         return "a trading calendar" if self.calendar is not None else f"step {self.step}"

@@ -48,8 +48,10 @@ def resolve(cell: str, tensors: tuple[Tensor, ...] = (), backend: str = "auto") 
     Raises
     ------
     BackendError
-        `backend` is unknown, or cannot run these tensors here; the message names the reason.
+        `cell` or `backend` is unknown, or cannot run these tensors here; the message names the reason.
     """
+    if cell not in BACKENDS:
+        raise BackendError(f"kernels.resolve: the cell {cell!r} is unknown; there are {', '.join(BACKENDS)}.")
     table = BACKENDS[cell]
     if backend != "auto":
         if backend not in table:

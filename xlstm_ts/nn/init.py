@@ -17,8 +17,16 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
     """Set every parameter of a module to its initial value.
 
     Projections start small enough that a residual stack begins near the identity; norms start at 1 and biases at
-    0; recurrent weights of sLSTM start at 0, so that the gates first learn from the input; the forget gates start
-    at a spread of time scales, from one step to about 150.
+    0; recurrent weights of sLSTM start at 0, so that the gates first learn from the input; the forget gates start at a
+    spread of time scales: from one step to about 150 over the units of an sLSTM head, from 20 to 400 over the heads of
+    an mLSTM.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place.
+    generator : torch.Generator, optional
+        On the CPU. Default: torch's global one.
     """
     for path, parameter in module.named_parameters():
         name = path.rpartition(".")[2]

@@ -4,7 +4,7 @@ Time is cut into chunks of L steps. Inside a chunk every step attends to the ear
 L x L); between chunks the memory is carried. One column of ones is appended to the values, so that the memory C
 and the normaliser n are one matrix. With F the running sum of log f and b = i - F, the running stabiliser is
 m_t = F_t + M_t, M_t = max(m_0, b_1, ..., b_t), and every weight is exp(b_s - M_t) <= 1: no maximum over a matrix
-is ever taken. F, b and M are float64, their differences are exponentiated in the dtype of the inputs.
+is ever taken. F, b and M are float64; only their differences, at most 0, go on in the dtype of the inputs.
 
 Dimensions: N = batch x heads, J chunks, L steps of a chunk, K key width, V value width + 1. The form and its
 backward are derived in docs/kernels.md, "The chunkwise form of mLSTM".
