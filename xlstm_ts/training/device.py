@@ -16,7 +16,7 @@ def resolve_device(device: str, where: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta" can make a tensor but holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise BackendError(
             f'{where}: device={device!r} cannot be used here ({str(error).splitlines()[0]}). Use device="auto", which '

@@ -1,0 +1,239 @@
+"""Intervals from held-out windows: by hand, and that they cover fresh windows as often as they say."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import generator
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from xlstm_ts.data.windows import Windows
+from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.training import calibration
+from xlstm_ts.training.calibration import (
+    HeldOut,
+    ResidualQuantiles,
+    WidthFactors,
+    conformal_quantile,
+    forecast_held_out,
+)
+
+LEVELS = np.array([0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
+L, C = 3, 2
+
+
+def normal_forecasts(windows, width, seed):
+    """Held-out windows of noise with spread 1, forecast by a normal of spread `width` around a moving median."""
+    draw = np.random.default_rng(seed)
+    median = draw.normal(size=(windows, L, C, 1)) * 10
+    forecast = median + width * norm.ppf(LEVELS)
+    target = median[..., 0] + draw.normal(size=(windows, L, C))
+    return HeldOut(forecast, target, np.ones((windows, 1, C)))
+
+
+def coverage_of(forecast, target, low):
+    """Share of targets between a level and its mirror image, per step and channel."""
+    return ((target >= forecast[..., low]) & (target <= forecast[..., -1 - low])).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "coverage", "expected"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.8, 8),  # ceil(10 * 0.8) = 8
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.5, 5),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.81, 9),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 0.99, 9),  # the tenth of nine: the largest
+        ([9, 1, 8, 2, 7, 3, 6, 4, 5], 0.5, 5),
+        ([4], 0.1, 4),
+        ([3, np.nan, 1, np.nan, 2], 0.5, 2),
+        ([np.nan, np.nan], 0.5, 0),
+    ],
+    ids=["80 of 9", "half", "rounded up", "more than there are", "any order", "one", "nan", "none"],
+)
+def test_conformal_quantile_by_hand(scores, coverage, expected):
+    assert conformal_quantile(np.array(scores, dtype=float), coverage) == expected
+
+
+def test_conformal_quantile_treats_columns_one_by_one():
+    scores = np.array([[1.0, 10.0], [2.0, np.nan], [3.0, 30.0]])
+
+    assert conformal_quantile(scores, 0.5).tolist() == [2.0, 30.0]
+
+
+@given(st.integers(1, 60), st.floats(0.05, 0.95))
+def test_a_new_score_stays_below_the_conformal_quantile_at_least_as_often_as_said(count, coverage):
+    """The rank of a new score among n + 1 is uniform: it stays below the r-th smallest in r of n + 1 cases."""
+    chosen = conformal_quantile(np.arange(1.0, count + 1), coverage)
+
+    assert chosen / (count + 1) >= min(coverage, count / (count + 1)) - 1e-9
+    assert chosen / (count + 1) < coverage + 1 / (count + 1) + 1e-9
+
+
+@pytest.mark.parametrize("width", [0.2, 0.7, 1.0, 3.0], ids=["far too narrow", "too narrow", "right", "too wide"])
+def test_fresh_windows_are_covered_as_often_as_the_levels_say(width):
+    measured, fresh = normal_forecasts(4000, width, seed=1), normal_forecasts(4000, width, seed=2)
+
+    calibrated = WidthFactors.fit(measured, LEVELS).apply(fresh.forecast, fresh.scale)
+
+    for low in range(3):
+        nominal = LEVELS[-1 - low] - LEVELS[low]
+        error = 4 * np.sqrt(nominal * (1 - nominal) * (1 / 4000 + 1 / 4000))
+        np.testing.assert_allclose(coverage_of(calibrated, fresh.target, low), nominal, atol=error)
+    np.testing.assert_array_equal(calibrated[..., 3], fresh.forecast[..., 3])
+
+
+def test_a_network_that_is_too_narrow_is_widened_by_what_it_lacks_and_one_too_wide_narrowed():
+    for width in (0.5, 2.0):
+        factors = WidthFactors.fit(normal_forecasts(4000, width, seed=1), LEVELS).factors
+
+        assert factors.shape == (L, C, len(LEVELS))
+        np.testing.assert_allclose(factors[..., [0, 1, 2, 4, 5, 6]], 1 / width, rtol=0.08)
+        assert (factors[..., 3] == 1).all()
+        np.testing.assert_array_equal(factors, factors[..., ::-1])
+
+
+def test_few_windows_are_covered_too_on_average():
+    """With 40 windows one interval is uncertain, but not biased: the mean over many calibrations is."""
+    rates = []
+    for seed in range(150):
+        measured, fresh = normal_forecasts(40, 0.3, seed), normal_forecasts(50, 0.3, 10_000 + seed)
+        calibrated = WidthFactors.fit(measured, LEVELS).apply(fresh.forecast, fresh.scale)
+        rates.append(coverage_of(calibrated, fresh.target, 1).mean())
+
+    assert 0.79 <= np.mean(rates) <= 0.83
+
+
+def test_factors_by_hand():
+    levels = np.array([0.25, 0.5, 0.75])
+    forecast = np.broadcast_to(np.array([-1.0, 0.0, 2.0]), (9, 1, 1, 3))
+    # Scores: above in units of 2, below in units of 1.
+    target = np.array([0.2, 0.4, -0.3, 0.8, -0.5, 1.2, -0.7, -0.8, 9.0])[:, None, None]
+
+    factors = WidthFactors.fit(HeldOut(forecast, target, np.ones((9, 1, 1))), levels).factors
+
+    # 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 4.5: the fifth of nine covers half.
+    np.testing.assert_allclose(factors, [[[0.5, 1.0, 0.5]]])
+
+
+def test_targets_that_were_not_observed_do_not_count():
+    full = normal_forecasts(200, 0.5, seed=1)
+    target = np.concatenate([full.target, np.full((30, L, C), np.nan)])
+    junk = np.concatenate([full.forecast, full.forecast[:30] * 100])
+
+    factors = WidthFactors.fit(HeldOut(junk, target, np.ones((230, 1, C))), LEVELS).factors
+
+    np.testing.assert_array_equal(factors, WidthFactors.fit(full, LEVELS).factors)
+
+
+def test_few_windows_borrow_the_scores_of_neighbouring_steps():
+    """Ten windows of a horizon of five hold about two independent ones: every step reads all."""
+    draw = np.random.default_rng(0)
+    forecast = np.broadcast_to(norm.ppf(LEVELS), (10, 5, 1, 7))
+    held_out = HeldOut(forecast, draw.normal(size=(10, 5, 1)), np.ones((10, 1, 1)))
+    many = HeldOut(*(np.repeat(part, 40, axis=0) for part in held_out))
+
+    factors = WidthFactors.fit(held_out, LEVELS).factors
+    own = WidthFactors.fit(many, LEVELS).factors
+
+    np.testing.assert_allclose(factors, np.broadcast_to(factors[:1], factors.shape))
+    assert len(np.unique(own[..., 0])) == 5
+    scores = np.abs(held_out.target.ravel()) / norm.ppf(0.95)
+    assert factors[0, 0, 0] == conformal_quantile(scores, 0.9)
+
+
+@given(st.integers(0, 1000))
+def test_calibrated_quantiles_never_cross_whatever_the_factors(seed):
+    draw = np.random.default_rng(seed)
+    half = draw.uniform(0, 3, (L, C, 3))
+    factors = np.concatenate([half, np.ones((L, C, 1)), half[..., ::-1]], axis=-1)
+    forecast = np.sort(draw.normal(size=(4, L, C, 7)), axis=-1)
+
+    calibrated = WidthFactors(factors).apply(forecast, np.ones((4, 1, C)))
+
+    assert (np.diff(calibrated) >= 0).all()
+    np.testing.assert_array_equal(calibrated[..., 3], forecast[..., 3])
+    wider = forecast[..., 3:4] + (forecast - forecast[..., 3:4]) * factors
+    assert (calibrated[..., :3] <= wider[..., :3] + 1e-12).all()
+    assert (calibrated[..., 4:] >= wider[..., 4:] - 1e-12).all()
+
+
+def test_residual_quantiles_by_hand():
+    levels = np.array([0.25, 0.5, 0.75])
+    point = np.zeros((5, 1, 2, 1))
+    residuals = np.array([-2.0, -1.0, 0.0, 1.0, 6.0])
+    target = np.stack([residuals * 3, residuals * 3], axis=-1)[:, None]
+    scale = np.broadcast_to(np.array([1.0, 3.0]), (5, 1, 2))
+
+    fitted = ResidualQuantiles.fit(HeldOut(point, target, scale), levels)
+    quantiles = fitted.apply(np.full((1, 1, 2, 1), 10.0), np.full((1, 1, 2), 2.0))
+
+    np.testing.assert_allclose(fitted.offsets, [[[-3, 0, 3], [-1, 0, 1]]])
+    np.testing.assert_allclose(quantiles, [[[[4, 10, 16], [8, 10, 12]]]])
+
+
+def test_residual_quantiles_are_per_step_and_ignore_what_was_not_observed():
+    draw = np.random.default_rng(0)
+    target = draw.normal(size=(400, 2, 1)) * np.array([1.0, 5.0])[:, None]
+    target[::3, 0] = np.nan
+
+    fitted = ResidualQuantiles.fit(HeldOut(np.zeros((400, 2, 1, 1)), target, np.ones((400, 1, 1))), LEVELS)
+
+    for step in range(2):
+        np.testing.assert_allclose(fitted.offsets[step, 0], np.nanquantile(target[:, step, 0], LEVELS))
+
+
+def test_a_step_that_was_never_observed_has_no_residuals():
+    target = np.full((5, 1, 1), np.nan)
+
+    fitted = ResidualQuantiles.fit(HeldOut(np.zeros((5, 1, 1, 1)), target, np.ones((5, 1, 1))), LEVELS)
+
+    assert fitted.offsets.tolist() == [[[0.0] * 7]]
+
+
+def make_network():
+    config = NetworkConfig(
+        channels=C,
+        horizon=L,
+        context_length=8,
+        backbone="stacked",
+        layout="s",
+        num_blocks=None,
+        hidden_size=8,
+        num_heads=2,
+        patch_length=4,
+        conv_width=2,
+        dropout=0.5,
+        linear_skip=True,
+        loss="quantile",
+        quantile_levels=tuple(LEVELS),
+    )
+    return ForecastNetwork.create(config, generator=generator(), device=torch.device("cpu"))
+
+
+def test_held_out_forecasts_stand_beside_their_truth(monkeypatch):
+    monkeypatch.setattr(calibration, "EVALUATION_BATCH", 7)
+    series = np.random.default_rng(0).normal(size=(60, C))
+    series[::4] = np.nan
+    windows = Windows.of(series, 8, L, torch.device("cpu"))
+    network, origins = make_network(), np.arange(40, 58)
+
+    held_out = forecast_held_out(network, windows, origins)
+
+    assert not network.training
+    assert held_out.forecast.dtype == np.float64
+    for j, origin in enumerate(origins):
+        np.testing.assert_allclose(held_out.target[j], series[origin : origin + L], rtol=1e-6)
+        with torch.no_grad():
+            forecast, state = network(*windows.contexts(np.array([origin])))
+        np.testing.assert_allclose(held_out.forecast[j], forecast[0], atol=1e-5)
+        np.testing.assert_allclose(held_out.scale[j], state.scale.scale[0], rtol=1e-6)
+
+
+def test_very_many_held_out_windows_are_thinned_evenly(monkeypatch):
+    monkeypatch.setattr(calibration, "MAX_EVALUATION_WINDOWS", 5)
+    windows = Windows.of(np.arange(120.0).reshape(60, C), 8, L, torch.device("cpu"))
+
+    held_out = forecast_held_out(make_network(), windows, np.arange(40, 52))
+
+    assert held_out.target[:, 0, 0].tolist() == [80.0, 86.0, 92.0, 98.0]
