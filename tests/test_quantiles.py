@@ -12,8 +12,8 @@ from xlstm_ts.quantiles import check_levels, interpolate_levels, level_masses, p
 LEVELS = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
 MANY = np.array([1e-6, 0.001, 0.01, 0.03, 0.1, 0.25, 0.5, 0.77, 0.99, 0.9995, 1 - 1e-6])
 
-increasing_levels = st.lists(st.floats(0.001, 0.999), min_size=2, max_size=9, unique=True).map(
-    lambda levels: np.array(sorted(levels))
+increasing_levels = st.lists(st.integers(1, 999), min_size=2, max_size=9, unique=True).map(
+    lambda thousandths: np.array(sorted(thousandths)) / 1000
 )
 
 
