@@ -621,3 +621,13 @@ def test_new_data_must_fit_the_series(fitted):
         model.update(y.set_axis(y.index + pd.Timedelta(minutes=7)))
     with pytest.raises(DataError, match=r"fitted on \['station 0'\]"):
         copy.deepcopy(fitted).update(y.assign(other=1.0))
+
+
+def test_an_outlier_beyond_float32_leaves_forecasts_finite(fitted):
+    model = copy.deepcopy(fitted)
+    new = hourly(126).iloc[120:].copy()
+    new.iloc[2] = 1e40
+
+    forecast = model.update(new, update_params=False).predict_interval(fh=[1, 9], coverage=0.9)
+
+    assert np.isfinite(forecast.to_numpy()).all()

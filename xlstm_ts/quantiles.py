@@ -11,7 +11,10 @@ from xlstm_ts.errors import ParameterError
 
 def check_levels(levels, where: str) -> np.ndarray:
     """Return quantile levels as a float64 array; ParameterError unless all lie strictly between 0 and 1."""
-    levels = np.atleast_1d(np.asarray(levels, dtype=np.float64))
+    try:
+        levels = np.atleast_1d(np.asarray(levels, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{where}: quantile levels {levels!r} are not numbers between 0 and 1.") from error
     if levels.size == 0 or not np.all((levels > 0) & (levels < 1)):
         raise ParameterError(f"{where}: quantile levels {levels.tolist()} are impossible; expected 0 < level < 1.")
     return levels

@@ -179,10 +179,10 @@ def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
     if freq is None and len(index) >= 3:
         alias = pd.infer_freq(index)
         freq = pd.tseries.frequencies.to_offset(alias) if alias else None
-    if freq is None and looks_like_sessions(index):
-        return TimeAxis(index, as_calendar(None, index))
     if freq is None and len(index) == 2:
         freq = pd.tseries.frequencies.to_offset(index[1] - index[0])
+    if freq is None and looks_like_sessions(index):
+        return TimeAxis(index, as_calendar(None, index))
     if freq is None and len(index) == 1:
         freq = pd.offsets.Day()
     if freq is None:

@@ -14,6 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = 1e15
+"""Values further than this many spreads from the level of their series count as that far: the network squares
+differences, and a float32 ends at 3e38."""
+
 
 class Batch(NamedTuple):
     """Some windows; what was not observed is 0 with a False beside it."""
@@ -47,6 +51,7 @@ class Windows:
     def of(cls, scaled: np.ndarray, context_length: int, horizon: int, device: torch.device) -> "Windows":
         """Take a scaled float64 array with NaN for missing."""
         observed = ~np.isnan(scaled)
+        scaled = np.clip(scaled, -LARGEST, LARGEST)
         values = torch.from_numpy(np.where(observed, scaled, 0.0)).to(device, torch.float32)
         return cls(values, torch.from_numpy(observed).to(device), context_length, horizon)
 

@@ -89,11 +89,13 @@ class NetworkConfig:
         require(is_between(self.dropout, 0, 1), "dropout", self.dropout, "a number from 0 to below 1")
         require(is_whole(self.conv_width, 0), "conv_width", self.conv_width, "a whole number, or 0 for no convolution")
         levels = self.quantile_levels
-        rising = all(a < b for a, b in itertools.pairwise(levels))
-        inside = len(levels) > 0 and rising and levels[0] > 0 and levels[-1] < 1
-        require(inside, "quantile_levels", levels, "increasing numbers between 0 and 1")
+        numbers = isinstance(levels, tuple) and len(levels) > 0 and all(is_between(x, 0, 1) and x > 0 for x in levels)
+        rising = numbers and all(a < b for a, b in itertools.pairwise(levels))
+        require(rising, "quantile_levels", levels, "increasing numbers between 0 and 1")
         parse_layout(self.layout, self.num_blocks)
-        head_width("hidden_size", self.hidden_size, self.num_heads)
+        width = head_width("hidden_size", self.hidden_size, self.num_heads)
+        # The norm of a head of one unit would be zero whatever it holds.
+        require(width >= 2, "hidden_size", self.hidden_size, f"at least 2 units per head, num_heads={self.num_heads}")
         if self.backbone == "patch":
             whole = self.context_length % self.patch_length == 0
             require(whole, "context_length", self.context_length, f"a multiple of patch_length={self.patch_length}")

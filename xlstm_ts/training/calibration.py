@@ -63,8 +63,9 @@ class WidthFactors:
         middle = len(levels) // 2
         for low in range(middle):
             high = len(levels) - 1 - low
-            above = (target - forecast[..., middle]) / (forecast[..., high] - forecast[..., middle])
-            below = (forecast[..., middle] - target) / (forecast[..., middle] - forecast[..., low])
+            tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
+            above = (target - forecast[..., middle]) / np.maximum(forecast[..., high] - forecast[..., middle], tiny)
+            below = (forecast[..., middle] - target) / np.maximum(forecast[..., middle] - forecast[..., low], tiny)
             scores = np.maximum(above, below)
             pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
             factors[..., low] = factors[..., high] = pair

@@ -236,7 +236,7 @@ def steps_in_epoch(count: int, config: TrainingConfig) -> int:
 def _check_finite(loss: float, kind: str, number: int, config: TrainingConfig) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the {kind} loss became {loss} in epoch {number}; the weights are lost. Lower learning_rate="
+            f"the {kind} loss became {loss} in epoch {number}; training was stopped. Lower learning_rate="
             f"{config.learning_rate} or gradient_clip={config.gradient_clip}."
         )
 
