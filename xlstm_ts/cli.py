@@ -70,11 +70,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    import torch
+
     from xlstm_ts.demo import run_demo
 
-    # The account and the progress bars, which are on the other stream, then keep their order.
+    # Flushed, so that the account and the progress bars, which go to the other stream, keep their order.
     say = partial(print, flush=True)
-    run_demo(arguments.output, quick=arguments.quick, images=arguments.images, say=say)
+    # On one thread the demo is a little slower on an idle computer and several times faster on a busy one, where
+    # threads wait for each other at every small step; and its numbers do not depend on the number of cores.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run_demo(arguments.output, quick=arguments.quick, images=arguments.images, say=say)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _datasets(arguments: argparse.Namespace) -> None:

@@ -194,7 +194,10 @@ def fan_of_quantiles(times: pd.Index, levels: Sequence[float], quantiles: NDArra
 def draw_fan(
     ax: Axes, past: pd.Series, fan: Fan, truth: pd.Series | None = None, *, colour: str = _MODEL_COLOURS[0]
 ) -> None:
-    """Draw a history, a fan that starts at its last value, and the actual values, on one axes."""
+    """Draw a history, a fan that starts at its last value, and the actual values, on one axes.
+
+    The dotted line is the last time of the history, also where its value is missing.
+    """
     start = past.dropna().tail(1)
     times = plot_times(start.index.append(fan.times))
     ax.plot(plot_times(past.index), past.to_numpy(dtype=float), color=HISTORY_COLOUR, lw=1.1, label="observed")
@@ -211,7 +214,7 @@ def draw_fan(
         joined = pd.concat([start, truth[during]])
         values = joined.to_numpy(dtype=float)
         ax.plot(plot_times(joined.index), values, color=ACTUAL_COLOUR, lw=1.1, label="actual")
-    ax.axvline(plot_times(fan.times[:1])[0] if start.empty else times[0], color=QUIET_COLOUR, lw=0.8, ls=(0, (2, 3)))
+    ax.axvline(plot_times(past.index[-1:] if len(past) else fan.times)[0], color=QUIET_COLOUR, lw=0.8, ls=(0, (2, 3)))
     clean_axes(ax)
     format_time_axis(ax, fan.times)
 

@@ -73,5 +73,6 @@ class Progress(Callback):
         self.bar.set_postfix(epoch=last["epoch"], train=last["train_loss"], valid=last["valid_loss"])
 
     def on_train_end(self, run: "Run") -> None:
-        """Close it."""
+        """Close it; a run that stopped early is complete, not broken off."""
+        self.bar.total = self.bar.n
         self.bar.close()
