@@ -229,7 +229,7 @@ class CausalConv(nn.Module):
         size, steps = self.conv_weight.shape[1], x.shape[1]
         x = torch.cat([tail, x], dim=1)
         # One product per step of the kernel: three times as fast as a depthwise conv1d at these sizes on a CPU.
-        y = self.bias
+        y: Tensor = self.bias
         for j in range(size):
             y = torch.addcmul(y, x[:, j : j + steps], self.conv_weight[:, j])
         return nn.functional.silu(y), x[:, steps:]
