@@ -21,6 +21,7 @@ ORDER = [
     # tensors in, tensors out
     "kernels.states",
     "kernels.dispatch",  # names the backends as strings, imports none
+    "kernels.native",
     "kernels._slstm",
     "kernels._mlstm",
     "kernels.cells",
@@ -35,12 +36,15 @@ ORDER = [
     "nn.losses",
     "nn.backbones",
     "nn.network",
+    "nn.regression",
     "nn",
     # frames and arrays
     "data.calendar",
     "data.time_axis",
     "data.panel",
     "data.windows",
+    "data.rows",
+    "data.transformers",
     "data",
     # where networks and data meet
     "training.device",
@@ -58,6 +62,7 @@ ORDER = [
     "evaluation.report",
     "evaluation",
     "forecaster",
+    "regressor",
     "demo",
     "cli",
     "",  # xlstm_ts/__init__.py: lazy names only

@@ -36,8 +36,8 @@ def slstm(
         State after the previous piece. Default: the empty history.
     forget_gate : {"sigmoid", "exp"}
         Activation of the forget gate.
-    backend : {"auto", "eager", "reference"}
-        Implementation. "auto" picks the fastest that supports these tensors.
+    backend : {"auto", "native", "eager", "reference"}
+        Implementation. "auto" picks the fastest that supports these tensors; `resolve` says which and why.
 
     Returns
     -------

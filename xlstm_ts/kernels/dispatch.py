@@ -16,6 +16,7 @@ from xlstm_ts.errors import BackendError
 # In the order in which "auto" prefers them.
 BACKENDS: dict[str, dict[str, str]] = {
     "slstm": {
+        "native": "xlstm_ts.kernels._slstm.native",
         "eager": "xlstm_ts.kernels._slstm.eager",
         "reference": "xlstm_ts.kernels._slstm.reference",
     },

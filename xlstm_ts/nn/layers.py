@@ -94,11 +94,42 @@ class SLSTM(nn.Module):
     ) -> tuple[Tensor, SLSTMState]:
         """Run the layer and return its output as (B, T, H, K)."""
         check_input("SLSTM", x, self.input_size)
-        pairs = [self.project_if(x if gate_input is None else gate_input), self.project_zo(x)]
-        pairs = [pair.unflatten(-1, (self.num_heads, 2, self.width)).transpose(2, 3) for pair in pairs]
-        gates = torch.cat(pairs, dim=2) + self.gate_bias  # [B, T, 4, H, K]
+        gates = self._gates(x, x if gate_input is None else gate_input)
         weights = self.recurrent_weights
         return slstm(gates, weights, state, forget_gate=self.forget_gate, backend=self.backend)
+
+    def _gates(self, x: Tensor, gate_input: Tensor) -> Tensor:
+        """Return the pre-activations (B, T, 4, H, K), from one product where all four gates read the same input.
+
+        The products give them in the order in which a backend reads them: only weights are ever reordered.
+        """
+        if isinstance(self.project_zo, HeadwiseLinear):
+            return self._headwise_gates(x, gate_input)
+        shape = (self.num_heads, 2, self.width, self.input_size)
+        parts = [part.weight.view(shape).transpose(0, 1).flatten(0, 2) for part in (self.project_if, self.project_zo)]
+        if gate_input is x:
+            gates = nn.functional.linear(x, torch.cat(parts), self.gate_bias.flatten())
+        else:
+            biases = self.gate_bias.view(2, -1)
+            pairs = zip((gate_input, x), parts, biases, strict=True)
+            gates = torch.cat([nn.functional.linear(*pair) for pair in pairs], dim=-1)
+        return gates.unflatten(-1, (4, self.num_heads, self.width))
+
+    def _headwise_gates(self, x: Tensor, gate_input: Tensor) -> Tensor:
+        batch, steps, _ = x.shape
+        parts = [part.headwise_weight for part in (self.project_if, self.project_zo)]  # [H, D / H, 2K] each
+        bias = self.gate_bias.transpose(0, 1).reshape(self.num_heads, 1, -1)  # [H, 1, 4K]
+        if gate_input is x:
+            gates = torch.baddbmm(bias, self._head_major(x), torch.cat(parts, dim=2))  # [H, B * T, 4K]
+        else:
+            inputs = (self._head_major(gate_input), self._head_major(x))
+            triples = zip(bias.chunk(2, dim=-1), inputs, parts, strict=True)
+            gates = torch.cat([torch.baddbmm(*triple) for triple in triples], dim=-1)
+        return gates.view(self.num_heads, batch, steps, 4, self.width).permute(1, 2, 3, 0, 4)
+
+    def _head_major(self, x: Tensor) -> Tensor:
+        """Return (B, T, D) as one matrix per head, (H, B * T, D / H)."""
+        return x.reshape(-1, self.num_heads, self.input_size // self.num_heads).transpose(0, 1)
 
 
 class MatrixMemory(nn.Module):
