@@ -631,3 +631,169 @@ def test_an_outlier_beyond_float32_leaves_forecasts_finite(fitted):
     forecast = model.update(new, update_params=False).predict_interval(fh=[1, 9], coverage=0.9)
 
     assert np.isfinite(forecast.to_numpy()).all()
+
+
+# Faults that were found, and stay mended
+
+
+@pytest.mark.parametrize("loss", ["quantile", "mse"])
+@pytest.mark.parametrize("rows", [*range(2, 14), 20, 40])
+def test_short_series_get_sane_forecasts(rows, loss):
+    rng = np.random.default_rng(rows)
+    y = pd.Series(10 + 0.3 * rng.normal(size=rows))
+
+    model = small(loss=loss, max_epochs=3).fit(y)
+    forecast = model.predict(fh=[1, 4, 8])
+    interval = model.predict_interval(fh=[1, 4, 8], coverage=0.9)
+
+    assert (forecast - y.mean()).abs().max() < 10 * 0.3
+    assert (interval.iloc[:, 1] - interval.iloc[:, 0]).max() < 20 * 0.3
+    point, lower, upper = (values.to_numpy()[:2] for values in (forecast, interval.iloc[:, 0], interval.iloc[:, 1]))
+    assert ((lower <= point) & (point <= upper)).all()
+
+
+def test_a_sparse_series_gets_a_sane_interval():
+    y = pd.Series(10 + 0.3 * np.random.default_rng(0).normal(size=300))
+    y[y.index % 10 != 0] = np.nan
+
+    interval = small().fit(y).predict_interval(fh=[1, 8], coverage=0.9)
+
+    assert interval.to_numpy().min() > 4
+    assert interval.to_numpy().max() < 16
+
+
+def test_values_that_all_lie_in_the_held_out_part_are_learned_from_all_the_same():
+    y = pd.Series(10 + np.random.default_rng(0).normal(size=150))
+    y[:130] = np.nan
+
+    with pytest.warns(ShortSeriesWarning):
+        forecast = small(validation_fraction=0.2).fit(y).predict(fh=[1])
+
+    assert forecast.iloc[0] == pytest.approx(10, abs=3)
+
+
+def test_values_too_far_apart_to_learn_from_are_an_error():
+    y = pd.Series(np.nan, index=range(150))
+    y.iloc[[0, -1]] = 1.0, 2.0
+    with pytest.raises(DataError, match="nothing to learn from"):
+        small().fit(y)
+
+
+def test_time_spans_as_horizon_count_steps(fitted):
+    got = fitted.predict(fh=pd.to_timedelta([1, 3], unit="h"))
+
+    pd.testing.assert_frame_equal(got, fitted.predict(fh=[1, 3]))
+
+
+def test_an_interrupt_while_training_on_all_keeps_the_first_network(monkeypatch):
+    from xlstm_ts.training import loop
+
+    y = hourly(400)
+    expected = small(validation_fraction=0.3).fit(y).predict(fh=[1, 4])
+    original, calls = loop.step, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 12:  # ten steps of the first training, then two of the second
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(loop, "step", interrupted)
+    model = small(validation_fraction=0.3, refit_on_all=True)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(y)
+
+    assert model.is_fitted
+    pd.testing.assert_frame_equal(model.predict(fh=[1, 4]), expected)
+
+
+def test_an_update_that_fails_leaves_the_forecaster_as_it_was(fitted):
+    model = copy.deepcopy(fitted)
+    expected, new = model.predict(fh=[1]), hourly(126).iloc[120:]
+
+    model.learning_rate = 1e35
+    with pytest.raises(TrainingError):
+        model.update(new)
+    pd.testing.assert_frame_equal(model.predict(fh=[1]), expected)
+
+    with pytest.raises(DataError):
+        model.update(new.set_axis(new.index + pd.Timedelta(minutes=7)))
+    assert model.cutoff[0] == hourly().index[-1]
+
+
+def test_outliers_stay_finite_beyond_the_horizon_too():
+    y = np.random.default_rng(0).normal(size=400)
+    y[-1] = 1e30
+
+    bands = small(validation_fraction=0.2).fit(pd.Series(y)).predict_quantiles(fh=range(1, 13), alpha=[0.01, 0.5, 0.99])
+
+    assert np.isfinite(bands.to_numpy()).all()
+
+
+def test_the_largest_floats_have_finite_quantiles_and_variance():
+    y = pd.Series(np.random.default_rng(0).uniform(-1, 1, 100) * 1.7e308)
+    model = small().fit(y)
+
+    assert np.isfinite(model.predict_quantiles(fh=[1, 8], alpha=[0.001, 0.5, 0.999]).to_numpy()).all()
+    assert np.isfinite(model.predict_var(fh=[1, 8]).to_numpy()).all()
+
+
+def test_a_long_hole_between_sessions_counts_as_missing(goog):
+    y = goog["2005":"2006"]
+    model = small().fit(y[:-100])
+    whole = copy.deepcopy(model)
+    holed = y.copy()
+    holed.iloc[-100:-5] = np.nan
+
+    model.update(y[-5:], update_params=False)
+    whole.update(holed[-100:], update_params=False)
+
+    assert model.predict(fh=[1]).iloc[0] == pytest.approx(whole.predict(fh=[1]).iloc[0], rel=1e-6)
+    with pytest.raises(DataError, match="another time of day"):
+        model.update(pd.Series([1.0], index=[y.index[-1] + pd.Timedelta(hours=9)], name="close"))
+
+
+def test_a_constant_series_that_moves_later_says_so():
+    y = pd.Series(5.0, index=range(40))
+    model = small().fit(y)
+    with pytest.warns(UserWarning, match="was constant in training and now moves"):
+        model.update(pd.Series([6.0, 7.0], index=[40, 41]), update_params=False)
+    assert (model.predict(fh=[1, 2]) == 5.0).all()
+
+
+def test_days_at_one_utc_hour_shown_in_a_zone_with_summer_time():
+    y = pd.Series(np.sin(np.arange(200.0)), index=pd.date_range("2021-01-01", periods=200, freq="D", tz="UTC"))
+    shown = y.tz_convert("Europe/Berlin").set_axis(pd.DatetimeIndex(y.tz_convert("Europe/Berlin").index, freq=None))
+
+    expected, got = small().fit(y).predict(fh=[1, 120]), small().fit(shown).predict(fh=[1, 120])
+
+    np.testing.assert_allclose(got, expected)
+    assert (got.index == expected.index).all()
+    assert str(got.index.tz) == "Europe/Berlin"
+
+
+def test_residuals_of_the_training_series_need_no_data(fitted):
+    residuals = fitted.predict_residuals()
+
+    pd.testing.assert_frame_equal(residuals, fitted.predict_residuals(hourly()))
+    assert len(residuals) == 120
+
+
+def test_update_predict_single_returns_the_kind_that_it_was_given():
+    y = hourly(126)["station 0"]
+    model = small().fit(y[:120])
+
+    got = model.update_predict_single(y[120:], fh=[1, 2], update_params=False)
+
+    assert isinstance(got, pd.Series)
+    pd.testing.assert_series_equal(got, model.predict(fh=[1, 2]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"layout": None}, {"num_blocks": 1.5}, {"quantile_levels": 0.5}, {"random_state": -1}, {"calibrate": "no"}],
+    ids=str,
+)
+def test_parameters_of_a_wrong_kind_are_named(changes):
+    with pytest.raises(ParameterError, match=next(iter(changes))):
+        small(**changes).fit(hourly())

@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state
 from sktime.forecasting.base import BaseForecaster
 
 from xlstm_ts.checks import is_between, is_whole, require
-from xlstm_ts.data.panel import SeriesScaler, check_values, make_series
+from xlstm_ts.data.panel import SeriesArray, SeriesScaler, check_values, make_series
 from xlstm_ts.data.time_axis import check_order
-from xlstm_ts.data.windows import Windows, held_out_origins, split_by_target_time, training_origins
+from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.inference import Predictor
 from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
@@ -257,9 +257,18 @@ class XLSTMForecaster(BaseForecaster):
         series = make_series(y, calendar=self.calendar, where=where)
 
         rows = len(series.values)
-        split = split_by_target_time(rows, self.horizon, self.validation_fraction)
-        scaler = _fit_scaler(series.values, split.train)
-        windows = Windows.of(scaler.forward(series.values), config.context_length, self.horizon, device)
+        for split in (split_by_target_time(rows, self.horizon, self.validation_fraction), Split(rows, rows, rows)):
+            scaler = _fit_scaler(series.values, split.train)
+            windows = Windows.of(scaler.forward(series.values), config.context_length, self.horizon, device)
+            origins = windows.usable(training_origins(split.train, self.horizon), split.train)
+            if len(origins):  # else all that was observed lies in the part to be held out
+                break
+        else:
+            raise DataError(
+                f"{where}: no two observed values are within context_length={config.context_length} plus "
+                f"horizon={self.horizon} steps of each other; there is nothing to learn from. Raise one of them, or "
+                "resample the series to a longer step."
+            )
         valid = windows.usable(held_out_origins(split.train, split.stop, self.horizon), split.stop)
         held_out = windows.usable(held_out_origins(split.stop, split.end, self.horizon), split.end)
         self._warn_if_short(where, rows, len(valid), len(held_out))
@@ -267,7 +276,6 @@ class XLSTMForecaster(BaseForecaster):
         self._seed = _draw_seed(self.random_state)
         generator = torch.Generator().manual_seed(self._seed)
         network = ForecastNetwork.create(config, generator=generator, device=device)
-        origins = windows.usable(training_origins(split.train, self.horizon), split.train)
         penalty = warm_start(network, windows, origins, stop=split.train, valid_origins=valid)
         run = train(
             network,
@@ -282,8 +290,10 @@ class XLSTMForecaster(BaseForecaster):
         best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
         self.calibrated_ = bool(self.calibrate) and len(held_out) >= MIN_WINDOWS
         self._calibration = self._calibrate(network, windows, held_out, origins)
-        if self.refit_on_all and not run.interrupted and split.train < rows:
-            network = self._train_on_all(windows, training, best_epoch, penalty, config, device)
+        interrupted = run.interrupted
+        if self.refit_on_all and not interrupted and split.train < rows:
+            again, interrupted = self._train_on_all(windows, training, best_epoch, penalty, config, device)
+            network = network if interrupted else again
 
         self.network_ = network
         self.history_ = pd.DataFrame(run.history)
@@ -291,13 +301,18 @@ class XLSTMForecaster(BaseForecaster):
         self.calendar_ = series.axis.calendar
         self._scaler = scaler
         self._series = series
-        if run.interrupted:
+        if interrupted:
             # Nothing is lost: the estimator is complete with its best weights so far, and the caller is told.
             self._is_fitted = True
             raise KeyboardInterrupt
         return self
 
     def _check_parameters(self, where: str) -> None:
+        several = isinstance(self.quantile_levels, list | tuple | np.ndarray)
+        require(several, "quantile_levels", self.quantile_levels, "a tuple of numbers between 0 and 1")
+        for name in ("linear_skip", "calibrate", "refit_on_all"):
+            value = getattr(self, name)
+            require(isinstance(value, bool | np.bool_), name, value, "True or False")
         levels = check_levels(self.quantile_levels, where)
         if not np.allclose(levels, 1 - levels[::-1]) or len(levels) % 2 == 0:
             raise ParameterError(
@@ -368,15 +383,17 @@ class XLSTMForecaster(BaseForecaster):
             return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
         return WidthFactors.fit(forecast_held_out(network, windows, held_out), levels) if self.calibrated_ else None
 
-    def _train_on_all(self, windows, training, epochs, penalty, config, device) -> ForecastNetwork:
-        """Train a second network on every row, as long as was best for the first."""
+    def _train_on_all(self, windows, training, epochs, penalty, config, device) -> tuple[ForecastNetwork, bool]:
+        """Train a second network on every row, as long as was best for the first; say whether that was interrupted."""
         generator = torch.Generator().manual_seed(self._seed)
         network = ForecastNetwork.create(config, generator=generator, device=device)
         rows, none = len(windows.values), np.arange(0)
         origins = windows.usable(training_origins(rows, self.horizon), rows)
         warm_start(network, windows, origins, stop=rows, valid_origins=none, penalty=penalty)
-        if epochs:
-            train(
+        if epochs == 0:
+            return network, False
+        try:
+            run = train(
                 network,
                 windows,
                 origins,
@@ -386,29 +403,52 @@ class XLSTMForecaster(BaseForecaster):
                 generator=generator,
                 callbacks=self._callbacks(0),
             )
-        return network
+        except KeyboardInterrupt:
+            return network, True
+        return network, run.interrupted
+
+    def update(self, y, X=None, update_params=True):
+        """Take new observations in, as sktime's `update`; a call that fails leaves the forecaster as it was."""
+        cutoff = getattr(self, "_cutoff", None)
+        try:
+            return super().update(y, X=X, update_params=update_params)
+        except BaseException:
+            self._cutoff = cutoff
+            raise
 
     def _update(self, y, X=None, update_params=True):
         where = f"{type(self).__name__}.update"
         _check_columns(y.columns, self._series.columns, where)
-        known = len(self._series.values)
-        self._series = self._series.updated(y, where)
+        series = self._series.updated(y, where)
+        if (left := (self._scaler.scale == 0) & (np.nan_to_num(series.values - self._scaler.level) != 0).any(0)).any():
+            warnings.warn(
+                f"{where}: {series.columns[left][0]!r} was constant in training and now moves; its forecast stays at "
+                "that constant until it is fitted again.",
+                UserWarning,
+                stacklevel=4,
+            )
         if update_params:
-            self._fine_tune(known)
+            self.network_ = self._fine_tuned(series, len(self._series.values))
+        self._series = series
         return self
 
-    def _fine_tune(self, known: int) -> None:
-        """Adapt to the rows from `known` on."""
-        config = self.network_.config
-        rows = len(self._series.values)
-        device = next(self.network_.parameters()).device
-        windows = Windows.of(self._scaler.forward(self._series.values), config.context_length, config.horizon, device)
+    def _update_predict_single(self, y, fh, X=None, update_params=True):
+        self._update(y, X, update_params)
+        return self._predict(fh, X)
+
+    def _fine_tuned(self, series: SeriesArray, known: int) -> ForecastNetwork:
+        """Return a copy of the network that has adapted to the rows from `known` on."""
+        network = copy.deepcopy(self.network_)
+        config = network.config
+        rows = len(series.values)
+        device = next(network.parameters()).device
+        windows = Windows.of(self._scaler.forward(series.values), config.context_length, config.horizon, device)
         origins = np.arange(max(1, min(known, rows) - config.horizon + 1), rows)
         origins = windows.usable(origins, rows)
         if len(origins):
             generator = torch.Generator().manual_seed(self._seed + rows)
             fine_tune(
-                self.network_,
+                network,
                 windows,
                 origins,
                 stop=rows,
@@ -416,6 +456,7 @@ class XLSTMForecaster(BaseForecaster):
                 config=self._training_config(),
                 generator=generator,
             )
+        return network
 
     # Forecasting
 
@@ -437,9 +478,11 @@ class XLSTMForecaster(BaseForecaster):
         steps = self._steps(fh)
         _, quantiles = self._forecast_steps(steps)
         dense = interpolate_levels(quantiles, np.asarray(self.quantile_levels, dtype=np.float64), DENSE_LEVELS)
-        return pd.DataFrame(
-            dense.var(axis=-1), index=self._series.axis.at(steps), columns=self._get_columns("predict_var")
-        )
+        # In units of the largest value nothing is squared that overflows before the variance itself does.
+        unit = np.abs(dense).max(axis=-1, keepdims=True).clip(np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            variance = np.minimum((dense / unit).var(axis=-1) * unit[..., 0] * unit[..., 0], np.finfo(np.float64).max)
+        return pd.DataFrame(variance, index=self._series.axis.at(steps), columns=self._get_columns("predict_var"))
 
     def _predict_proba(self, fh, X, marginal=True):
         try:
@@ -496,14 +539,21 @@ class XLSTMForecaster(BaseForecaster):
         steps = np.unique(np.atleast_1d(np.asarray(fh)))
         if not np.issubdtype(steps.dtype, np.integer) or steps.size == 0 or steps[0] < 1:
             raise ParameterError(f"{where}: fh={fh!r} is impossible; expected steps ahead, 1 or more.")
+        if not isinstance(y, pd.Series | pd.DataFrame):
+            raise DataError(
+                f"{where}: y is a {type(y).__name__}; expected a pandas Series or DataFrame with its times."
+            )
+        origins = pd.Index([origins]) if pd.api.types.is_scalar(origins) else pd.Index(origins)
+        if len(origins) == 0:
+            raise DataError(f"{where}: there are no origins. Give at least one time of y.")
         frame = y.to_frame() if isinstance(y, pd.Series) else y
         if isinstance(y, pd.Series) and y.name is None:
             frame = frame.set_axis(self._series.columns, axis=1)
         _check_columns(frame.columns, self._series.columns, where)
         series = make_series(frame, calendar=self.calendar_ or self.calendar, where=where)
-        rows = series.axis.index.get_indexer(pd.Index(origins))
+        rows = series.axis.index.get_indexer(origins)
         if (rows < 0).any():
-            raise DataError(f"{where}: the origin {pd.Index(origins)[rows < 0][0]} is not a time of y.")
+            raise DataError(f"{where}: the origin {origins[rows < 0][0]} is not a time of y.")
 
         forecast = self._predictor().forecast(series.values, rows + 1, int(steps[-1]))
         times = series.axis.index.append(series.axis.future(int(rows.max() + steps[-1]) + 1 - len(series.axis)))
@@ -520,6 +570,14 @@ class XLSTMForecaster(BaseForecaster):
         }
         table |= {float(level): quantiles[..., j].ravel() for j, level in enumerate(wanted)}
         return pd.DataFrame(table)
+
+    def predict_residuals(self, y=None, X=None):
+        """Return observed minus forecast values; of the training series where no `y` is given, as sktime does."""
+        if y is None:
+            self.check_is_fitted()
+            y = pd.DataFrame(self._series.values, index=self._series.axis.index, columns=self._get_varnames())
+            y = y.iloc[:, 0] if self._y_metadata["mtype"] == "pd.Series" else y
+        return super().predict_residuals(y=y, X=X)
 
     def _predict_moving_cutoff(self, y, cv, X=None, update_params=True, reset_forecaster=True):
         """Update and predict window by window, also where there is no freq by which sktime could shift the cutoff."""
@@ -563,9 +621,9 @@ class XLSTMForecaster(BaseForecaster):
         """Return the steps of a forecasting horizon, counted from the cutoff."""
         values = fh.to_pandas()
         if fh.is_relative:
-            if not pd.api.types.is_integer_dtype(values):
-                values = fh.to_relative(self.cutoff).to_pandas()
-            return values.to_numpy(dtype=np.int64)
+            if pd.api.types.is_integer_dtype(values):
+                return values.to_numpy(dtype=np.int64)
+            values = pd.Index([self._series.axis.index[-1] + step for step in values])  # time spans
         axis = self._series.axis
         if isinstance(axis.index, pd.PeriodIndex) and isinstance(values, pd.DatetimeIndex):
             values = values.to_period(axis.index.freq)
@@ -617,7 +675,12 @@ def _fit_scaler(values: np.ndarray, stop: int) -> SeriesScaler:
 def _draw_seed(random_state) -> int:
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise ParameterError(
+            f"random_state={random_state!r} is impossible; expected a whole number, 0 or above, a RandomState, or None."
+        ) from error
 
 
 def _check_columns(found: pd.Index, fitted: pd.Index, where: str) -> None:

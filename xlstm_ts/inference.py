@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from xlstm_ts.data.panel import SeriesScaler
-from xlstm_ts.data.windows import Windows
+from xlstm_ts.data.windows import LARGEST, Windows
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.quantiles import interpolate_levels, pool_paths
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
@@ -88,6 +88,7 @@ class Predictor:
         seen = seen[:, None].expand(-1, width, -1, -1).flatten(0, 1)
         for _ in range(blocks - 1):
             paths = np.concatenate([quantiles, point[..., None]], axis=-1)  # [B, L, C, Q + 1]
+            paths = np.clip(paths, -LARGEST, LARGEST)
             step = torch.as_tensor(np.moveaxis(paths, -1, 1), dtype=context.dtype, device=context.device)
             contexts = torch.cat([contexts, step.flatten(0, 1)], dim=1)[:, -context.shape[1] :]
             seen = torch.cat([seen, torch.ones_like(step.flatten(0, 1), dtype=torch.bool)], dim=1)

@@ -33,9 +33,13 @@ def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.nda
     left = right - 1
     weight = (targets - scores[left]) / (scores[right] - scores[left])
     # Written as a step from the left value: at weight 0, or between equal values, it is exact.
-    low = quantiles[..., left]
+    # Halved, the step between the largest floats of either sign does not overflow.
+    low, high = quantiles[..., left], quantiles[..., right]
     exact = np.isclose(weight, 1.0, rtol=0, atol=1e-12)
-    return np.where(exact, quantiles[..., right], low + weight * (quantiles[..., right] - low))
+    limit = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):
+        between = np.clip(low + 2 * weight * (high / 2 - low / 2), -limit, limit)
+    return np.where(exact, high, between)
 
 
 def level_masses(levels: np.ndarray) -> np.ndarray:

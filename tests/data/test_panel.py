@@ -158,7 +158,7 @@ REFUSED = {
         frame([1, 2, 3], pd.PeriodIndex(["2024-01", "2024-02", "2024-04"], freq="M")),
         ["hole", "2024-03 is missing between 2024-01 and 2024-04", "reindex"],
     ),
-    "hole in integers": (frame([1, 2, 3, 4], pd.Index([0, 2, 4, 8])), ["hole", "6 is missing", "reindex"]),
+    "hole in integers": (frame([1, 2, 3, 4], pd.Index([0, 2, 4, 8])), ["hole", "4 is followed by 8", "reindex"]),
     "float times": (frame([1, 2], pd.Index([0.5, 1.5])), ["float64", "DatetimeIndex", "PeriodIndex", "integers"]),
     "column twice": (pd.DataFrame([[1.0, 2.0]] * 3, index=DAYS[:3], columns=["a", "a"]), ["'a'", "twice", "Rename"]),
 }

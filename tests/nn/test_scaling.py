@@ -6,8 +6,8 @@ from xlstm_ts.nn.scaling import SCALE_FLOOR, LocScale, apply_scale, instance_sca
 
 
 def test_each_channel_of_each_window_is_measured_by_itself_over_what_was_observed():
-    values = torch.tensor([[[1.0, 7.0], [3.0, 9.0], [5.0, 99.0]]])
-    observed = torch.tensor([[[True, True], [True, True], [True, False]]])
+    values = torch.tensor([[[1.0, 7.0], [3.0, 9.0], [5.0, 99.0]]]).repeat(1, 4, 1)
+    observed = torch.tensor([[[True, True], [True, True], [True, False]]]).repeat(1, 4, 1)
 
     loc, scale = instance_scale(values, observed)
 
@@ -38,11 +38,19 @@ def test_a_channel_with_nothing_observed_gets_the_training_level_and_spread():
 
 @pytest.mark.parametrize("move", [0.0, 1e-6])
 def test_a_flat_window_keeps_a_floor_of_its_scale(move):
-    values = torch.tensor([[[4.0], [4.0 + move]]], dtype=torch.float64)
+    values = torch.tensor([[[4.0], [4.0 + move]]], dtype=torch.float64).repeat(1, 4, 1)
 
     _, scale = instance_scale(values, torch.ones_like(values, dtype=torch.bool))
 
     assert scale.item() == SCALE_FLOOR
+
+
+def test_few_values_borrow_from_the_spread_of_the_training_series():
+    values = torch.tensor([[[4.0], [6.0], [99.0]]], dtype=torch.float64)
+
+    for count, spread in [(1, (2 / 3) ** 0.5), (2, ((1 + 1 + 2) / 4) ** 0.5)]:
+        observed = torch.arange(3)[None, :, None] < count
+        assert instance_scale(values, observed).scale.item() == pytest.approx(spread)
 
 
 @pytest.mark.parametrize("junk", [0.0, -5.0, 3e38])

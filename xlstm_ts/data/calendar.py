@@ -49,7 +49,7 @@ _ENOUGH_YEARS_OF_ODD_WEEK = 3
 _FEW_SESSIONS = 10
 
 # In days. Golden weeks close for 9 to 11 days, weekends included, and Easter for 4; longer is missing data.
-_LONGEST_HOLE = 14
+LONGEST_HOLE = 14
 _LONGEST_HOLE_OF_SHORT_INDEX = 5
 
 # Days on weekdays that never occur, from which on these are weekends and not chance.
@@ -476,7 +476,7 @@ def looks_like_sessions(index: pd.Index) -> bool:
     if np.sum(~on_traded) < _ENOUGH_CLOSED_DAYS:
         return bool(max(traded) < 5 and max(steps) <= _LONGEST_HOLE_OF_SHORT_INDEX)
     is_daily = np.mean(steps == 1) > 0.5 and len(days) > 2 / 3 * np.sum(on_traded)
-    return bool(is_daily and max(steps) <= _LONGEST_HOLE)
+    return bool(is_daily and max(steps) <= LONGEST_HOLE)
 
 
 @dataclass(frozen=True)
@@ -497,7 +497,7 @@ class _Closures:
         for weekday in weekdays:
             first = days[numbers == weekday][:1]
             # A weekday first traded late was part of the weekend before, as Fridays were in some markets.
-            is_new = len(first) and (first[0] - days[0]).astype(int) > _LONGEST_HOLE
+            is_new = len(first) and (first[0] - days[0]).astype(int) > LONGEST_HOLE
             since[weekday] = (first[0] if is_new else days[0]).item()
         absent = np.setdiff1d(np.arange(days[0], days[-1]), days).tolist()
         missed = frozenset(day for day in absent if since.get(day.weekday(), dt.date.max) <= day)

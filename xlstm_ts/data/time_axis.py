@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlstm_ts.data.calendar import as_calendar, looks_like_sessions
+from xlstm_ts.data.calendar import LONGEST_HOLE, as_calendar, looks_like_sessions
 from xlstm_ts.errors import DataError
 
 
@@ -89,8 +89,13 @@ class TimeAxis:
         last = index[-1]
         earlier = self.index[self.index < index[0]]
         if self.calendar is not None:
-            between = self.index[(self.index >= index[0]) & (self.index <= last)]
-            return TimeAxis(earlier.append(between.union(index)), self.step)
+            self._check_clock(index)
+            known = self.index[(self.index >= index[0]) & (self.index <= last)].union(index)
+            if len(earlier) == len(self.index) and (index[0] - earlier[-1]).days > LONGEST_HOLE:
+                # No market closes for so long: these sessions were held, and nobody reported them.
+                passed = self.calendar.sessions_between(earlier[-1], index[0])
+                earlier = earlier.append(passed[(passed > earlier[-1]) & (passed < index[0])])
+            return TimeAxis(earlier.append(known), self.step)
         known = self if self.index[0] <= index[0] else TimeAxis(index[:1], self.step)
         full = known.index
         while full[-1] < last:
@@ -110,6 +115,13 @@ class TimeAxis:
         zones = [getattr(index, "tz", None) for index in (times, self.index)]
         if str(zones[0]) != str(zones[1]):
             raise DataError(f"{what} has the time zone {zones[0]}, the fitted series {zones[1]}.")
+
+    def _check_clock(self, index: pd.DatetimeIndex) -> None:
+        """Raise unless new sessions stand at the time of day of the known ones."""
+        clock = (self.index[-1:] - self.index[-1:].normalize())[0]
+        off = (index - index.normalize()) != clock
+        if off.any():
+            raise DataError(f"the session {index[off][0]} of the new data stands at another time of day than {clock}.")
 
     def __str__(self) -> str:
         return "a trading calendar" if self.calendar is not None else f"step {self.step}"
@@ -144,10 +156,14 @@ def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
     if isinstance(index, pd.DatetimeIndex):
         return _datetime_axis(index, where)
     if is_whole(index):
-        step = int(index[1] - index[0]) if len(index) > 1 else 1
         steps = np.diff(index.to_numpy())
-        step = int(steps.min()) if len(steps) else step
-        _check_holes(index, pd.Index(np.arange(index[0], index[-1] + step, step)), where)
+        step = int(steps.min()) if len(steps) else 1
+        if (steps != step).any():
+            bad = int(np.argmax(steps != step))
+            raise DataError(
+                f"{where}: the index has a hole: its smallest step is {step}, but {index[bad]} is followed by "
+                f"{index[bad + 1]}. Fill it with missing values, for instance y.reindex(...)."
+            )
         return TimeAxis(index, step)
     raise DataError(
         f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers."
@@ -188,6 +204,8 @@ def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
     if freq is None:
         steps = pd.Series(index[1:] - index[:-1])
         usual = steps.mode().iloc[0]
+        if (steps == usual).all():  # regular in absolute time, shown in a zone whose clock changes
+            return TimeAxis(index, pd.tseries.frequencies.to_offset(usual))
         bad = int(np.argmax((steps != usual).to_numpy()))
         raise DataError(
             f"{where}: the index has no regular step: it is mostly {usual}, but {index[bad]} is followed by "

@@ -19,6 +19,10 @@ LARGEST = 1e15
 differences, and a float32 ends at 3e38."""
 
 
+ENOUGH_WHOLE = 8
+"""Windows with whole targets below which partial ones are used as well."""
+
+
 class Batch(NamedTuple):
     """Some windows; what was not observed is 0 with a False beside it."""
 
@@ -104,7 +108,8 @@ def split_by_target_time(rows: int, horizon: int, fraction: float) -> Split:
 
 def training_origins(stop: int, horizon: int) -> np.ndarray:
     """Return the origins of training windows: whole targets before `stop`, or, in a short series, partial ones."""
-    return np.arange(1, max(2, stop - horizon + 1)) if stop > horizon else np.arange(1, stop)
+    whole = stop - horizon
+    return np.arange(1, whole + 1) if whole >= ENOUGH_WHOLE else np.arange(1, stop)
 
 
 def held_out_origins(start: int, stop: int, horizon: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xlstm_ts.checks import is_whole
 from xlstm_ts.errors import ParameterError
 from xlstm_ts.nn.layers import SLSTM, CausalConv, Dropout, LSTMState, MatrixMemory
 from xlstm_ts.nn.norms import HeadNorm
@@ -202,8 +203,8 @@ def parse_layout(layout: str, num_blocks: int | None = None) -> str:
     >>> parse_layout("sm", num_blocks=5)
     'smsms'
     """
-    period = layout
-    if ratio := re.fullmatch(r"(\d+):(\d+)", layout):
+    period = str(layout) if isinstance(layout, str) else ""
+    if ratio := re.fullmatch(r"(\d+):(\d+)", period):
         period = "m" * int(ratio[1])
         period = period[:1] + "s" * int(ratio[2]) + period[1:]
     if not re.fullmatch("[sml]+", period):
@@ -213,7 +214,7 @@ def parse_layout(layout: str, num_blocks: int | None = None) -> str:
         )
     if num_blocks is None:
         return period
-    if num_blocks < 1:
+    if not is_whole(num_blocks):
         raise ParameterError(f"num_blocks={num_blocks}; expected a positive number, or None for the layout's own.")
     return (period * -(-num_blocks // len(period)))[:num_blocks]
 

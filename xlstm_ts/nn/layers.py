@@ -6,7 +6,7 @@ empty history. All-zero tensors are not the empty history: ask `initial_state`.
 Dimensions: B batch, T steps, D width, H heads, K head width.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,8 @@ class SLSTM(nn.Module):
         if isinstance(self.project_zo, HeadwiseLinear):
             return self._headwise_gates(x, gate_input)
         shape = (self.num_heads, 2, self.width, self.input_size)
-        parts = [part.weight.view(shape).transpose(0, 1).flatten(0, 2) for part in (self.project_if, self.project_zo)]
+        projections: Any = (self.project_if, self.project_zo)
+        parts = [projection.weight.view(shape).transpose(0, 1).flatten(0, 2) for projection in projections]
         if gate_input is x:
             gates = nn.functional.linear(x, torch.cat(parts), self.gate_bias.flatten())
         else:
@@ -117,7 +118,8 @@ class SLSTM(nn.Module):
 
     def _headwise_gates(self, x: Tensor, gate_input: Tensor) -> Tensor:
         batch, steps, _ = x.shape
-        parts = [part.headwise_weight for part in (self.project_if, self.project_zo)]  # [H, D / H, 2K] each
+        projections: Any = (self.project_if, self.project_zo)
+        parts = [projection.headwise_weight for projection in projections]  # [H, D / H, 2K] each
         bias = self.gate_bias.transpose(0, 1).reshape(self.num_heads, 1, -1)  # [H, 1, 4K]
         if gate_input is x:
             gates = torch.baddbmm(bias, self._head_major(x), torch.cat(parts, dim=2))  # [H, B * T, 4K]

@@ -14,6 +14,13 @@ SCALE_FLOOR = 0.01
 series keeps it, so that its intervals do not collapse."""
 
 
+FEW = 8
+"""Observed values below which a window's spread is mixed with that of its training series: one value has none."""
+
+PRIOR = 2.0
+"""How many observed values the spread of the training series then counts for."""
+
+
 class LocScale(NamedTuple):
     """Affine map of a window: loc and scale, both (B, 1, C)."""
 
@@ -35,8 +42,10 @@ def instance_scale(values: Tensor, observed: Tensor) -> LocScale:
     count = observed.sum(1, keepdim=True)
     loc = values.sum(1, keepdim=True) / count.clamp_min(1)
     deviations = torch.where(observed, values - loc, 0.0)
-    spread = (deviations.square().sum(1, keepdim=True) / count.clamp_min(1)).sqrt()
-    return LocScale(loc, torch.where(count > 0, spread.clamp_min(SCALE_FLOOR), 1.0))
+    squares = deviations.square().sum(1, keepdim=True)
+    spread = (squares / count.clamp_min(1)).sqrt().clamp_min(SCALE_FLOOR)
+    mixed = ((squares + PRIOR) / (count + PRIOR)).sqrt()  # 1 where nothing was seen
+    return LocScale(loc, torch.where(count >= FEW, spread, mixed))
 
 
 def apply_scale(values: Tensor, observed: Tensor, by: LocScale) -> Tensor:

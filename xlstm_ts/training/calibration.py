@@ -27,6 +27,10 @@ INDEPENDENT = 20
 """Independent windows below which a step borrows from its neighbours."""
 
 
+LARGEST_FACTOR = 10.0
+"""A series that jumps out of a flat stretch would ask for any factor at all, and get intervals without meaning."""
+
+
 class HeldOut(NamedTuple):
     """Forecasts of held-out windows beside the truth, float64, in units of the training series' spread."""
 
@@ -69,7 +73,7 @@ class WidthFactors:
             scores = np.maximum(above, below)
             pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
             factors[..., low] = factors[..., high] = pair
-        return cls(np.maximum(factors, 0.0))
+        return cls(np.clip(factors, 0.0, LARGEST_FACTOR))
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
@@ -92,7 +96,10 @@ class ResidualQuantiles:
         """Measure held-out windows."""
         residuals = (held_out.target - held_out.forecast[..., 0]) / held_out.scale
         residuals = np.where(np.isnan(residuals).all(0), 0.0, residuals)
-        return cls(np.moveaxis(np.nanquantile(residuals, levels, axis=0), 0, -1))
+        offsets = np.moveaxis(np.nanquantile(residuals, levels, axis=0), 0, -1)
+        # A handful of residuals may all have one sign; the point stays inside its intervals even then.
+        outside = (offsets > 0) & (levels < 0.5) | (offsets < 0) & (levels > 0.5)
+        return cls(np.where(outside, 0.0, offsets))
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return quantiles (B, L, C, Q) around points (B, L, C, 1); `scale` is each window's, (B, 1, C)."""

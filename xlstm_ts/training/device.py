@@ -13,6 +13,8 @@ def resolve_device(device: str, where: str) -> torch.device:
     BackendError
         The name is unknown, or the device is not here.
     """
+    if not isinstance(device, str | torch.device):
+        raise BackendError(f'{where}: device={device!r} is not the name of a device. Use device="auto".')
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

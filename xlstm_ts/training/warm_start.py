@@ -17,7 +17,7 @@ from torch import Tensor
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.nn.heads import QuantileHead
 from xlstm_ts.nn.network import ForecastNetwork
-from xlstm_ts.nn.scaling import apply_scale, instance_scale
+from xlstm_ts.nn.scaling import SCALE_FLOOR, apply_scale, instance_scale
 
 MAX_ROWS = 20_000
 PENALTIES = tuple(10.0**k for k in range(-4, 3))
@@ -76,6 +76,9 @@ def warm_start(
         network.skip_weight.copy_(weights)
     residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets
     residuals = torch.where(rows.observed, residuals, torch.nan)
+    moving = rows.scale[:, 0] > 1.5 * SCALE_FLOOR  # in units of a flat window's scale every move is enormous
+    if moving.any():
+        residuals, rows = residuals[moving], rows._replace(channel=rows.channel[moving])
     if isinstance(network.head, QuantileHead):
         _start_head(network, network.head, residuals, rows.channel)
     return chosen
