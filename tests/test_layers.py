@@ -48,6 +48,7 @@ ORDER = [
     "data",
     # where networks and data meet
     "training.device",
+    "training.seeds",
     "training.callbacks",
     "training.loop",
     "training.warm_start",

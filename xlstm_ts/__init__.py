@@ -8,22 +8,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xlstm_ts.data.transformers import WindowTransformer, make_windows
     from xlstm_ts.datasets import list_datasets, load_dataset
     from xlstm_ts.evaluation.backtest import backtest
     from xlstm_ts.evaluation.plots import plot_forecast
     from xlstm_ts.forecaster import XLSTMForecaster
+    from xlstm_ts.regressor import XLSTMRegressor
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "WindowTransformer": "xlstm_ts.data.transformers",
     "XLSTMForecaster": "xlstm_ts.forecaster",
+    "XLSTMRegressor": "xlstm_ts.regressor",
     "backtest": "xlstm_ts.evaluation.backtest",
     "list_datasets": "xlstm_ts.datasets",
     "load_dataset": "xlstm_ts.datasets",
+    "make_windows": "xlstm_ts.data.transformers",
     "plot_forecast": "xlstm_ts.evaluation.plots",
 }
 
-__all__ = ["XLSTMForecaster", "backtest", "list_datasets", "load_dataset", "plot_forecast"]
+__all__ = [
+    "WindowTransformer",
+    "XLSTMForecaster",
+    "XLSTMRegressor",
+    "backtest",
+    "list_datasets",
+    "load_dataset",
+    "make_windows",
+    "plot_forecast",
+]
 
 
 def __getattr__(name: str):

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 from sktime.forecasting.base import BaseForecaster
 
 from xlstm_ts.checks import is_between, is_whole, require
@@ -23,6 +22,7 @@ from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthF
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
+from xlstm_ts.training.seeds import draw_seed
 from xlstm_ts.training.warm_start import warm_start
 
 DENSE_LEVELS = (np.arange(200) + 0.5) / 200  # for moments and distributions
@@ -258,7 +258,7 @@ class XLSTMForecaster(BaseForecaster):
 
         rows = len(series.values)
         for split in (split_by_target_time(rows, self.horizon, self.validation_fraction), Split(rows, rows, rows)):
-            scaler = _fit_scaler(series.values, split.train)
+            scaler = SeriesScaler.fit_before(series.values, split.train)
             windows = Windows.of(scaler.forward(series.values), config.context_length, self.horizon, device)
             origins = windows.usable(training_origins(split.train, self.horizon), split.train)
             if len(origins):  # else all that was observed lies in the part to be held out
@@ -273,7 +273,7 @@ class XLSTMForecaster(BaseForecaster):
         held_out = windows.usable(held_out_origins(split.stop, split.end, self.horizon), split.end)
         self._warn_if_short(where, rows, len(valid), len(held_out))
 
-        self._seed = _draw_seed(self.random_state)
+        self._seed = draw_seed(self.random_state)
         generator = torch.Generator().manual_seed(self._seed)
         network = ForecastNetwork.create(config, generator=generator, device=device)
         penalty = warm_start(network, windows, origins, stop=split.train, valid_origins=valid)
@@ -658,29 +658,6 @@ class XLSTMForecaster(BaseForecaster):
             "random_state": 0,
         }
         return [small | {"layout": "s"}, small | {"backbone": "stacked", "layout": "m", "loss": "mse"}]
-
-
-def _fit_scaler(values: np.ndarray, stop: int) -> SeriesScaler:
-    """Measure level and scale on the inner training part, or on all of it where that part says too little."""
-    everything = SeriesScaler.fit(values)
-    inner = values[:stop]
-    enough = (~np.isnan(inner)).any(0)
-    measured = SeriesScaler.fit(np.where(enough, inner, 0.0))
-    use = enough & (measured.scale > 0)
-    return SeriesScaler(
-        np.where(use, measured.level, everything.level), np.where(use, measured.scale, everything.scale)
-    )
-
-
-def _draw_seed(random_state) -> int:
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    try:
-        return int(check_random_state(random_state).randint(2**31 - 1))
-    except ValueError as error:
-        raise ParameterError(
-            f"random_state={random_state!r} is impossible; expected a whole number, 0 or above, a RandomState, or None."
-        ) from error
 
 
 def _check_columns(found: pd.Index, fitted: pd.Index, where: str) -> None:

@@ -126,6 +126,17 @@ class SeriesScaler:
             level[j], scale[j] = _level_and_scale(column[~np.isnan(column)])
         return cls(level, scale)
 
+    @classmethod
+    def fit_before(cls, values: np.ndarray, stop: int) -> "SeriesScaler":
+        """Measure the rows before `stop`, or all rows where these hold nothing or a single value.
+
+        `values` is (N, C), or (N, T, C) for windows; a channel without any observed value gets level and scale 0.
+        """
+        parts = [part.reshape(-1, values.shape[-1]) for part in (values[:stop], values)]
+        inner, whole = (cls.fit(np.where((~np.isnan(part)).any(0), part, 0.0)) for part in parts)
+        use = inner.scale > 0
+        return cls(np.where(use, inner.level, whole.level), np.where(use, inner.scale, whole.scale))
+
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Remove level and scale along the last axis."""
         unit = np.where(self.scale > 0, self.scale, 1.0)

@@ -1,28 +1,40 @@
 """What may watch a training run: a protocol of no-op methods, and the two callbacks in use."""
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from tqdm.auto import tqdm
 
-if TYPE_CHECKING:
-    from xlstm_ts.training.loop import Run
+from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.nn.regression import RegressionNetwork
+
+
+@dataclass
+class Run:
+    """A training run, as its callbacks see it."""
+
+    network: ForecastNetwork | RegressionNetwork
+    total_steps: int
+    history: list[dict] = field(default_factory=list)
+    best_epoch: int | None = None
+    stop: bool = False
+    interrupted: bool = False
 
 
 class Callback:
     """Override what you need; every method gets the run. Set ``run.stop`` to end it after the epoch."""
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         """Before the first epoch."""
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         """After each optimiser step."""
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         """After each epoch; the last row of ``run.history`` is about it."""
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         """After the last epoch, an interrupt included."""
 
 
@@ -34,11 +46,11 @@ class BestWeights(Callback):
         self.loss = math.inf
         self.weights: dict[str, torch.Tensor] | None = None
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         """Count the start as epoch 0."""
         self._keep(run)
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         """Compare the epoch with the best so far."""
         last = run.history[-1]
         if last["valid_loss"] < self.loss:
@@ -46,11 +58,11 @@ class BestWeights(Callback):
         elif last["epoch"] - run.best_epoch >= self.patience:
             run.stop = True
 
-    def _keep(self, run: "Run") -> None:
+    def _keep(self, run: Run) -> None:
         run.best_epoch, self.loss = run.history[-1]["epoch"], run.history[-1]["valid_loss"]
         self.weights = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         """Go back to the best epoch."""
         if self.weights is not None:
             run.network.load_state_dict(self.weights)
@@ -59,20 +71,20 @@ class BestWeights(Callback):
 class Progress(Callback):
     """A progress bar over steps, with the losses beside it."""
 
-    def on_train_start(self, run: "Run") -> None:
+    def on_train_start(self, run: Run) -> None:
         """Open the bar."""
         self.bar = tqdm(total=run.total_steps, desc="training", unit="step")
 
-    def on_step_end(self, run: "Run") -> None:
+    def on_step_end(self, run: Run) -> None:
         """Advance it."""
         self.bar.update()
 
-    def on_epoch_end(self, run: "Run") -> None:
+    def on_epoch_end(self, run: Run) -> None:
         """Show the losses of the epoch."""
         last = run.history[-1]
         self.bar.set_postfix(epoch=last["epoch"], train=last["train_loss"], valid=last["valid_loss"])
 
-    def on_train_end(self, run: "Run") -> None:
+    def on_train_end(self, run: Run) -> None:
         """Close it; a run that stopped early is complete, not broken off."""
         self.bar.total = self.bar.n
         self.bar.close()

@@ -7,18 +7,20 @@ not finite. Randomness comes from the generator that is passed; global seeds are
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from xlstm_ts.checks import is_between, is_whole, require
+from xlstm_ts.data.rows import RowWindows
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import TrainingError
 from xlstm_ts.nn.layers import set_dropout_generator
 from xlstm_ts.nn.losses import make_loss
 from xlstm_ts.nn.network import ForecastNetwork
-from xlstm_ts.training.callbacks import Callback
+from xlstm_ts.nn.regression import RegressionNetwork
+from xlstm_ts.training.callbacks import Callback, Run
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 EVALUATION_BATCH = 256
@@ -65,21 +67,9 @@ class TrainingConfig:
         require(is_between(decay, 0, math.inf), "weight_decay", decay, "a finite number, 0 or above")
 
 
-@dataclass
-class Run:
-    """A training run, as its callbacks see it."""
-
-    network: ForecastNetwork
-    total_steps: int
-    history: list[dict] = field(default_factory=list)
-    best_epoch: int | None = None
-    stop: bool = False
-    interrupted: bool = False
-
-
 def train(
-    network: ForecastNetwork,
-    windows: Windows,
+    network: ForecastNetwork | RegressionNetwork,
+    windows: Windows | RowWindows,
     origins: np.ndarray,
     *,
     stop: int,
@@ -92,12 +82,13 @@ def train(
 
     Parameters
     ----------
-    network : ForecastNetwork
+    network : ForecastNetwork or RegressionNetwork
         Changed in place.
-    windows : Windows
-        The series.
+    windows : Windows or RowWindows
+        The series to forecast, or rows with targets of their own.
     origins, stop
-        Training windows: their origins, and the row from which on nothing is a training target.
+        Training windows: their origins (of rows, the rows themselves), and the row from which on nothing is a
+        training target.
     valid_origins : array
         Held-out windows that decide which epoch was best; without any, the last epoch is.
     config : TrainingConfig
@@ -185,7 +176,7 @@ def step(network, batch, optimiser, config) -> float:
 
 
 @torch.no_grad()
-def evaluate(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> float:
+def evaluate(network: ForecastNetwork | RegressionNetwork, windows: Windows | RowWindows, origins: np.ndarray) -> float:
     """Return the mean loss over held-out windows, thinned evenly if they are very many."""
     network.eval()
     loss_of = make_loss(network.config.loss, network.config.quantile_levels)
