@@ -2,6 +2,25 @@
 
 import torch
 
+from xlstm_ts.nn import NetworkConfig
+
+SMALL_NETWORK = NetworkConfig(
+    channels=1,
+    horizon=2,
+    context_length=8,
+    backbone="patch",
+    layout="s",
+    num_blocks=None,
+    hidden_size=8,
+    num_heads=2,
+    patch_length=4,
+    conv_width=2,
+    dropout=0.0,
+    linear_skip=True,
+    loss="quantile",
+    quantile_levels=(0.1, 0.5, 0.9),
+)
+
 
 def relative_rms(got: torch.Tensor, expected: torch.Tensor, floor: float = 0.0) -> float:
     """Root mean square of the error over that of the expected values (or over `floor`, if that is larger)."""

@@ -5,32 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import generator
+from helpers import SMALL_NETWORK, generator
 from scipy.stats import norm
 
 from xlstm_ts.data.panel import SeriesScaler
 from xlstm_ts.inference import Predictor
-from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
 
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 ROWS = 60
-BASE = NetworkConfig(
-    channels=2,
-    horizon=3,
-    context_length=8,
-    backbone="patch",
-    layout="sm",
-    num_blocks=None,
-    hidden_size=8,
-    num_heads=2,
-    patch_length=4,
-    conv_width=2,
-    dropout=0.3,
-    linear_skip=True,
-    loss="quantile",
-    quantile_levels=tuple(LEVELS),
-)
+BASE = replace(SMALL_NETWORK, channels=2, horizon=3, layout="sm", dropout=0.3, quantile_levels=tuple(LEVELS))
 CASES = {
     "patch": (BASE, None),
     "stacked, calibrated": (replace(BASE, backbone="stacked"), WidthFactors(np.full((3, 2, 5), 1.5))),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import generator, normal
+from helpers import SMALL_NETWORK, generator, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,21 +17,8 @@ from xlstm_ts.nn import ForecastNetwork, NetworkConfig
 from xlstm_ts.nn.scaling import LocScale, instance_scale
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-BASE = NetworkConfig(
-    channels=2,
-    horizon=3,
-    context_length=12,
-    backbone="patch",
-    layout="sml",
-    num_blocks=None,
-    hidden_size=8,
-    num_heads=2,
-    patch_length=4,
-    conv_width=3,
-    dropout=0.0,
-    linear_skip=True,
-    loss="quantile",
-    quantile_levels=LEVELS,
+BASE = replace(
+    SMALL_NETWORK, channels=2, horizon=3, context_length=12, layout="sml", conv_width=3, quantile_levels=LEVELS
 )
 VARIANTS = {
     f"{backbone}, {'skip' if skip else 'no skip'}, {loss}": replace(

@@ -1,15 +1,17 @@
 """Intervals from held-out windows: by hand, and that they cover fresh windows as often as they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from helpers import generator
+from helpers import SMALL_NETWORK, generator
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.training import calibration
 from xlstm_ts.training.calibration import (
     HeldOut,
@@ -192,21 +194,8 @@ def test_a_step_that_was_never_observed_has_no_residuals():
 
 
 def make_network():
-    config = NetworkConfig(
-        channels=C,
-        horizon=L,
-        context_length=8,
-        backbone="stacked",
-        layout="s",
-        num_blocks=None,
-        hidden_size=8,
-        num_heads=2,
-        patch_length=4,
-        conv_width=2,
-        dropout=0.5,
-        linear_skip=True,
-        loss="quantile",
-        quantile_levels=tuple(LEVELS),
+    config = replace(
+        SMALL_NETWORK, channels=C, horizon=L, backbone="stacked", dropout=0.5, quantile_levels=tuple(LEVELS)
     )
     return ForecastNetwork.create(config, generator=generator(), device=torch.device("cpu"))
 

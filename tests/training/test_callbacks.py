@@ -1,14 +1,15 @@
 """The callbacks against made-up validation losses, and a real run for what the best weights are."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import generator
+from helpers import SMALL_NETWORK, generator
 
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
 from xlstm_ts.training.loop import TrainingConfig, evaluate, train
 
@@ -84,22 +85,7 @@ def test_the_weights_that_are_kept_are_copies():
 
 
 def test_after_a_real_run_the_network_has_the_smallest_validation_loss_of_its_history():
-    config = NetworkConfig(
-        channels=1,
-        horizon=2,
-        context_length=8,
-        backbone="stacked",
-        layout="s",
-        num_blocks=None,
-        hidden_size=8,
-        num_heads=2,
-        patch_length=4,
-        conv_width=2,
-        dropout=0.2,
-        linear_skip=True,
-        loss="quantile",
-        quantile_levels=(0.1, 0.5, 0.9),
-    )
+    config = replace(SMALL_NETWORK, backbone="stacked", dropout=0.2)
     training = TrainingConfig(
         max_epochs=15, steps_per_epoch=8, batch_size=8, learning_rate=0.05, weight_decay=0.0, gradient_clip=1.0
     )

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import generator
+from helpers import SMALL_NETWORK, generator
 
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import ParameterError, TrainingError
-from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.nn.layers import Dropout
 from xlstm_ts.nn.losses import make_loss
 from xlstm_ts.training import loop
@@ -27,22 +27,7 @@ from xlstm_ts.training.loop import (
 )
 
 CPU = torch.device("cpu")
-NETWORK = NetworkConfig(
-    channels=1,
-    horizon=2,
-    context_length=8,
-    backbone="patch",
-    layout="s",
-    num_blocks=None,
-    hidden_size=8,
-    num_heads=2,
-    patch_length=4,
-    conv_width=2,
-    dropout=0.0,
-    linear_skip=True,
-    loss="quantile",
-    quantile_levels=(0.1, 0.5, 0.9),
-)
+NETWORK = SMALL_NETWORK
 TRAINING = TrainingConfig(
     max_epochs=3, steps_per_epoch=4, batch_size=16, learning_rate=0.01, weight_decay=0.01, gradient_clip=1.0
 )

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import generator
+from helpers import SMALL_NETWORK, generator
 
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.nn import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.nn.scaling import SCALE_FLOOR, instance_scale
 from xlstm_ts.training import warm_start as module
 from xlstm_ts.training.loop import evaluate
@@ -16,22 +16,7 @@ from xlstm_ts.training.warm_start import PENALTIES, warm_start
 
 CPU = torch.device("cpu")
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
-BASE = NetworkConfig(
-    channels=1,
-    horizon=3,
-    context_length=8,
-    backbone="patch",
-    layout="s",
-    num_blocks=None,
-    hidden_size=8,
-    num_heads=2,
-    patch_length=4,
-    conv_width=2,
-    dropout=0.0,
-    linear_skip=True,
-    loss="quantile",
-    quantile_levels=LEVELS,
-)
+BASE = replace(SMALL_NETWORK, horizon=3, quantile_levels=LEVELS)
 NONE = np.arange(0)
 
 
