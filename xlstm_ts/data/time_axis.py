@@ -151,19 +151,14 @@ def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
             raise DataError(f"{where}: calendar={calendar!r} needs a DatetimeIndex, got {type(index).__name__}.")
         return TimeAxis(index, as_calendar(calendar, index))
     if isinstance(index, pd.PeriodIndex):
-        _check_holes(index, pd.period_range(index[0], index[-1], freq=index.freq), where)
+        _check_holes(index, np.diff(index.asi8), index.freq.n, where)
         return TimeAxis(index, index.freq)
     if isinstance(index, pd.DatetimeIndex):
         return _datetime_axis(index, where)
     if is_whole(index):
         steps = np.diff(index.to_numpy())
         step = int(steps.min()) if len(steps) else 1
-        if (steps != step).any():
-            bad = int(np.argmax(steps != step))
-            raise DataError(
-                f"{where}: the index has a hole: its smallest step is {step}, but {index[bad]} is followed by "
-                f"{index[bad + 1]}. Fill it with missing values, for instance y.reindex(...)."
-            )
+        _check_holes(index, steps, step, where)
         return TimeAxis(index, step)
     raise DataError(
         f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers."
@@ -215,11 +210,10 @@ def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
     return TimeAxis(index, freq)
 
 
-def _check_holes(index: pd.Index, full: pd.Index, where: str) -> None:
-    if len(full) != len(index) or not (full == index).all():
-        missing = full.difference(index)
-        first = missing[0] if len(missing) else index[0]
+def _check_holes(index: pd.Index, steps: np.ndarray, step: int, where: str) -> None:
+    if (steps != step).any():
+        bad = int(np.argmax(steps != step))
         raise DataError(
-            f"{where}: the index has a hole: {first} is missing between {index[0]} and {index[-1]}. Fill it with a "
-            "missing value, for instance y.reindex(...)."
+            f"{where}: the index has a hole: {index[bad]} is followed by {index[bad + 1]}, and its step is "
+            f"{step if is_whole(index) else index.freqstr}. Fill it with missing values, for instance y.reindex(...)."
         )
