@@ -89,9 +89,9 @@ def assert_agree(got, expected, tolerance):
     for name in ("final c", "final n"):
         got[name] = got[name] * shift.view(*shift.shape, *[1] * (got[name].dim() - shift.dim()))
     for name in expected:
-        # A gradient that vanishes exactly (that of i at T = 1, say) has no relative error; the cotangents are
-        # of order 1, so that an absolute error at the tolerance is what remains to ask.
-        floor = 1.0 if name.startswith("gradient") else 0.0
+        # Of 288 cases nine have a gradient that vanishes (h does not depend on q while one step outweighs all others),
+        # which has no relative error. The cotangents are of order 1, so float32 rounds at 1e-7: 1e-5 of the floor.
+        floor = 1e-2 if name.startswith("gradient") else 0.0
         error = relative_rms(got[name], expected[name], floor)
         assert error <= tolerance, f"{name}: relative rms error {error:.2e}"
 
