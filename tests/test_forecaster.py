@@ -473,6 +473,18 @@ def test_divergence_is_an_error_and_leaves_the_estimator_unfitted():
     assert not model.is_fitted
 
 
+def test_weights_that_break_in_the_last_step_are_noticed():
+    with pytest.raises(TrainingError, match="Lower learning_rate"):
+        small(learning_rate=1e36, max_epochs=1, steps_per_epoch=1).fit(hourly())
+
+    model = small().fit(hourly())
+    expected = model.predict(fh=[1, 9])
+    model.update_steps, model.learning_rate = 1, 1e36  # set_params would reset the fit
+    with pytest.raises(TrainingError, match="fine-tuning loss"):
+        model.update(hourly(126).iloc[120:])
+    pd.testing.assert_frame_equal(model.predict(fh=[1, 9]), expected)
+
+
 @pytest.mark.parametrize(("epochs_before", "is_fitted"), [(0, False), (2, True)])
 def test_an_interrupt_leaves_the_best_weights_or_an_unfitted_estimator(monkeypatch, epochs_before, is_fitted):
     from xlstm_ts.training import loop

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -320,7 +320,7 @@ def test_a_network_made_directly_has_the_same_parts_as_one_that_was_created():
 
 
 def test_a_config_is_made_again_from_its_plain_values():
-    assert NetworkConfig(**BASE.to_dict()) == BASE
+    assert NetworkConfig(**asdict(BASE)) == BASE
 
 
 @pytest.mark.parametrize(

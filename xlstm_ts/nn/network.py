@@ -11,7 +11,7 @@ Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile le
 """
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -99,10 +99,6 @@ class NetworkConfig:
         if self.backbone == "patch":
             whole = self.context_length % self.patch_length == 0
             require(whole, "context_length", self.context_length, f"a multiple of patch_length={self.patch_length}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
 
 class NetworkState(NamedTuple):

@@ -145,6 +145,9 @@ def train(
         set_dropout_generator(network, None)
         network.eval()
         _tell(callbacks, "on_train_end", run)
+    if not len(valid_origins):  # nothing has looked at the weights since the last step
+        last = evaluate(network, windows, origins[-EVALUATION_BATCH:])
+        _check_finite(last, "training", run.history[-1]["epoch"], config)
     return run
 
 
@@ -199,6 +202,7 @@ def fine_tune(network, windows, origins, *, stop, steps, config, generator) -> N
         chosen = torch.randint(len(origins), (min(config.batch_size, len(origins)),), generator=generator).numpy()
         loss = step(network, windows.batch(origins[chosen], stop), optimiser, config)
         _check_finite(loss, "fine-tuning", number + 1, config)
+    _check_finite(evaluate(network, windows, origins[-EVALUATION_BATCH:]), "fine-tuning", steps, config)
 
 
 def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None) -> torch.optim.Optimizer:
@@ -226,8 +230,9 @@ def steps_in_epoch(count: int, config: TrainingConfig) -> int:
 
 def _check_finite(loss: float, kind: str, number: int, config: TrainingConfig) -> None:
     if not math.isfinite(loss):
+        unit = "step" if kind == "fine-tuning" else "epoch"
         raise TrainingError(
-            f"the {kind} loss became {loss} in epoch {number}; training was stopped. Lower learning_rate="
+            f"the {kind} loss became {loss} in {unit} {number}; training was stopped. Lower learning_rate="
             f"{config.learning_rate} or gradient_clip={config.gradient_clip}."
         )
 
