@@ -20,7 +20,7 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: .venv/.dev
-	$(BIN)/python tests/benchmarks/bench_cells.py
+	$(BIN)/xlstm-ts bench kernels
 
 .venv/.pip:
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from xlstm_ts import cli, datasets, demo
+from xlstm_ts.bench import kernels
 
 
 class Page(HTMLParser):
@@ -168,7 +169,15 @@ def test_datasets_prints_every_name_and_where_it_is(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["--help"], 0), (["demo", "--help"], 0), (["--version"], 0), ([], 2), (["nonsense"], 2), (["demo", "--nope"], 2)],
+    [
+        (["--help"], 0),
+        (["demo", "--help"], 0),
+        (["bench", "--help"], 0),
+        (["--version"], 0),
+        ([], 2),
+        (["nonsense"], 2),
+        (["demo", "--nope"], 2),
+    ],
     ids=str,
 )
 def test_usage_is_argparses(arguments, code, capsys):
@@ -178,6 +187,16 @@ def test_usage_is_argparses(arguments, code, capsys):
     printed = capsys.readouterr()
     assert left.value.code == code
     assert "xlstm-ts" in (printed.err if code else printed.out)
+
+
+def test_bench_kernels_prints_a_row_per_shape(monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "SHAPES", [(1, 2, 8), (2, 3, 8)])
+
+    assert cli.main(["bench", "kernels", "--repeats", "1"]) == 0
+
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| 1, 2, 8 \| [\d.]+ \| [\d.]+ \|", printed, flags=re.MULTILINE)
+    assert re.search(r"^\| 2, 3, 8 \|", printed, flags=re.MULTILINE)
 
 
 def test_help_imports_none_of_the_heavy_packages():

@@ -65,6 +65,7 @@ ORDER = [
     "forecaster",
     "regressor",
     "demo",
+    "bench",
     "cli",
     "",  # xlstm_ts/__init__.py: lazy names only
 ]

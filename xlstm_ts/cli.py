@@ -1,4 +1,4 @@
-"""The command line: ``xlstm-ts demo`` and ``xlstm-ts datasets``.
+"""The command line: ``xlstm-ts demo``, ``xlstm-ts datasets`` and ``xlstm-ts bench``.
 
 Only the command that runs is imported, so that ``xlstm-ts --help`` answers at once.
 """
@@ -66,6 +66,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     datasets.set_defaults(run=_datasets)
+
+    bench = commands.add_parser(
+        "bench", help="measure speed", description="Measure, and print tables in Markdown.", allow_abbrev=False
+    )
+    benches = bench.add_subparsers(title="what to measure", metavar="WHAT", required=True)
+    kernels = benches.add_parser(
+        "kernels",
+        help="time the layers against torch.nn.LSTM",
+        description="Time the layers against torch.nn.LSTM: same shapes, same process, in turns, medians.",
+        allow_abbrev=False,
+    )
+    kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
+    kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
+    kernels.set_defaults(run=_bench_kernels)
     return parser
 
 
@@ -84,6 +98,12 @@ def _demo(arguments: argparse.Namespace) -> None:
         run_demo(arguments.output, quick=arguments.quick, images=arguments.images, say=say)
     finally:
         torch.set_num_threads(threads)
+
+
+def _bench_kernels(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.bench.kernels import run_kernels
+
+    run_kernels(threads=arguments.threads, repeats=arguments.repeats, say=partial(print, flush=True))
 
 
 def _datasets(arguments: argparse.Namespace) -> None:
