@@ -15,6 +15,7 @@ SMALL_NETWORK = NetworkConfig(
     num_heads=2,
     patch_length=4,
     conv_width=2,
+    decomposition=None,
     dropout=0.0,
     linear_skip=True,
     loss="quantile",

@@ -118,7 +118,7 @@ def test_quantiles_increase_and_the_point_forecast_is_the_median(fitted):
     assert bands.columns.tolist() == [("station 0", level) for level in levels]
 
 
-@pytest.mark.parametrize("loss", ["mae", "mse"])
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
 def test_a_point_loss_gets_its_spread_from_residuals(loss):
     y = hourly(600)
     model = small(loss=loss, validation_fraction=0.3, max_epochs=4, steps_per_epoch=20).fit(y[:-60])
@@ -648,7 +648,7 @@ def test_an_outlier_beyond_float32_leaves_forecasts_finite(fitted):
 # Faults that were found, and stay mended
 
 
-@pytest.mark.parametrize("loss", ["quantile", "mse"])
+@pytest.mark.parametrize("loss", ["quantile", "mse", "student_t"])
 @pytest.mark.parametrize("rows", [*range(2, 14), 20, 40])
 def test_short_series_get_sane_forecasts(rows, loss):
     rng = np.random.default_rng(rows)

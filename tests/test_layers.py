@@ -35,6 +35,7 @@ ORDER = [
     "nn.heads",
     "nn.losses",
     "nn.backbones",
+    "nn.decomposition",
     "nn.network",
     "nn.regression",
     "nn",

@@ -16,7 +16,7 @@ from xlstm_ts.data.time_axis import check_order
 from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.inference import Predictor
-from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
+from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork, NetworkConfig
 from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthFactors, forecast_held_out
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
@@ -46,9 +46,10 @@ class XLSTMForecaster(BaseForecaster):
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
     context_length : int, default=96
         Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing.
-    backbone : {"patch", "stacked"}, default="patch"
-        Blocks over patches of time, every column by itself with shared weights; or blocks over single time steps
-        of all columns together (slower, and the columns inform each other).
+    backbone : {"patch", "stacked", "mixer"}, default="patch"
+        Blocks over patches of time, every column by itself with shared weights; blocks over single time steps
+        of all columns together (slower, and the columns inform each other); or blocks over the columns, each of
+        which gives its whole context at once (quick for long contexts, and the columns inform each other).
     layout : str, default="sm"
         Blocks from input to output: letters s (sLSTM), m (mLSTM), l (classic LSTM), or a ratio such as "7:1".
     num_blocks : int, optional
@@ -60,13 +61,17 @@ class XLSTMForecaster(BaseForecaster):
     patch_length : int, default=8
         Steps per patch.
     conv_width : int, default=4
-        Tokens seen by the causal convolution in a block; 0 leaves it out.
+        Tokens seen by the causal convolution in a block; 0 leaves it out. "mixer" has none.
+    decomposition : int, optional
+        Steps of a moving average, one season or more: trend and remainder are then read by a backbone each.
+        Default: they are read together.
     dropout : float, default=0.1
         Rate on the residual branches while training.
     linear_skip : bool, default=True
         Whether a linear map from context to horizon stands beside the blocks.
-    loss : {"quantile", "mae", "mse"}, default="quantile"
-        What is minimised. With a point loss, quantiles come from held-out residuals.
+    loss : {"quantile", "student_t", "mae", "mse", "huber"}, default="quantile"
+        What is minimised: pinball loss, negative log likelihood of a Student t, or the error of a point. With a
+        point loss, quantiles come from held-out residuals.
     quantile_levels : tuple of float
         Levels that are learned: increasing, symmetric around 0.5 and containing it. Any other level can be asked
         for at predict; it is interpolated.
@@ -187,6 +192,7 @@ class XLSTMForecaster(BaseForecaster):
         num_heads=4,
         patch_length=8,
         conv_width=4,
+        decomposition=None,
         dropout=0.1,
         linear_skip=True,
         loss="quantile",
@@ -216,6 +222,7 @@ class XLSTMForecaster(BaseForecaster):
         self.num_heads = num_heads
         self.patch_length = patch_length
         self.conv_width = conv_width
+        self.decomposition = decomposition
         self.dropout = dropout
         self.linear_skip = linear_skip
         self.loss = loss
@@ -339,6 +346,7 @@ class XLSTMForecaster(BaseForecaster):
             num_heads=self.num_heads,
             patch_length=self.patch_length,
             conv_width=self.conv_width,
+            decomposition=self.decomposition,
             dropout=self.dropout,
             linear_skip=self.linear_skip,
             loss=self.loss,
@@ -377,7 +385,7 @@ class XLSTMForecaster(BaseForecaster):
 
     def _calibrate(self, network, windows, held_out, origins) -> WidthFactors | ResidualQuantiles | None:
         levels = np.asarray(self.quantile_levels, dtype=np.float64)
-        if self.loss != "quantile":
+        if self.loss in POINT_LOSSES:
             # A point network has no spread of its own: without enough held-out windows it is measured in training.
             measured = held_out if len(held_out) >= MIN_WINDOWS else origins
             return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
@@ -657,7 +665,11 @@ class XLSTMForecaster(BaseForecaster):
             "quantile_levels": (0.1, 0.5, 0.9),
             "random_state": 0,
         }
-        return [small | {"layout": "s"}, small | {"backbone": "stacked", "layout": "m", "loss": "mse"}]
+        return [
+            small | {"layout": "s"},
+            small | {"backbone": "stacked", "layout": "m", "loss": "mse"},
+            small | {"backbone": "mixer", "layout": "s", "loss": "student_t", "decomposition": 2},
+        ]
 
 
 def _check_columns(found: pd.Index, fitted: pd.Index, where: str) -> None:

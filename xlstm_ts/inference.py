@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xlstm_ts.data.panel import SeriesScaler
 from xlstm_ts.data.windows import LARGEST, Windows
-from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork
 from xlstm_ts.quantiles import interpolate_levels, pool_paths
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
 
@@ -97,7 +97,7 @@ class Predictor:
             path_quantiles = path_quantiles.reshape(batch, width, *path_quantiles.shape[1:])
             quantiles = pool_paths(np.moveaxis(path_quantiles[:, :-1], 1, 0), self.levels)
             point = path_point.reshape(batch, width, *path_point.shape[1:])[:, -1]
-            if self.network.config.loss == "quantile":
+            if self.network.config.loss not in POINT_LOSSES:
                 point = self._median(quantiles)
             points.append(point)
             quantile_blocks.append(quantiles)
@@ -107,12 +107,12 @@ class Predictor:
     def _read(self, context: Tensor, seen: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points (B, L, C) and quantiles (B, L, C, Q) of one block."""
         forecast, state = self.network(context, seen)
-        forecast = forecast.double().cpu().numpy()
+        forecast = self.network.quantiles(forecast.double()).cpu().numpy()
         scale = state.scale.scale.double().cpu().numpy()
         point = forecast[..., 0]
         if self.calibration is not None:
             forecast = self.calibration.apply(forecast, scale)
-        if self.network.config.loss == "quantile":
+        if self.network.config.loss not in POINT_LOSSES:
             point = self._median(forecast)
         unseen = ~seen.any(1).cpu().numpy()[:, None, :]  # [B, 1, C]
         forecast = np.where(unseen[..., None], ndtri(self.levels), forecast)

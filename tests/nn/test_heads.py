@@ -7,8 +7,9 @@ import torch
 from helpers import generator, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from xlstm_ts.nn.heads import PointHead, QuantileHead
+from xlstm_ts.nn.heads import START_FREEDOM, PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.init import initialise
 
 LEVELS = [(0.1, 0.5, 0.9), (0.01, 0.05, 0.1, 0.4, 0.5, 0.7, 0.95), (0.5,), (0.2, 0.3), (0.6, 0.9), (0.05, 0.1)]
@@ -122,3 +123,47 @@ def test_a_point_head_is_linear_and_starts_at_zero():
     expected = torch.einsum("bgd,lcd->blgc", features, head.head_weight.view(L, C, D)).flatten(2)
     expected += head.head_bias.view(L, C).repeat(1, 2)
     torch.testing.assert_close(head(features)[..., 0], expected)
+
+
+def make_student_t(levels=(0.1, 0.5, 0.9), seed=0):
+    head = StudentTHead(D, L, C, levels).double()
+    with torch.no_grad():
+        head.head_weight.copy_(normal(L * C * 3, D, seed=seed))
+        head.head_bias.copy_(normal(L * C * 3, seed=seed + 1))
+    return head
+
+
+def test_the_quantiles_of_a_student_t_are_those_of_scipy():
+    levels = (0.05, 0.5, 0.6, 0.99)
+    head = make_student_t(levels)
+    parameters = head(normal(B, 1, D))
+
+    quantiles = head.quantiles(parameters)
+
+    location, scale, freedom = (p[..., None].detach().numpy() for p in parameters.unbind(-1))
+    expected = stats.t.ppf(levels, freedom, location, scale)
+    torch.testing.assert_close(quantiles, torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+    assert (freedom > 2).all()
+
+
+def test_an_untrained_student_t_has_location_0_scale_1_and_few_degrees_of_freedom():
+    head = StudentTHead(D, L, C, (0.1, 0.5, 0.9)).double()
+    initialise(head)
+
+    parameters = head(normal(B, 1, D))
+
+    expected = torch.tensor([0.0, 1.001, START_FREEDOM], dtype=torch.float64)
+    torch.testing.assert_close(parameters, expected.expand(B, L, C, 3))
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 1e4], ids=str)
+def test_a_student_t_starts_at_the_middle_and_the_spread_that_it_is_told(spread):
+    levels = (0.01, 0.1, 0.5, 0.9, 0.99)
+    head = StudentTHead(D, L, C, levels).double()
+    initialise(head)
+    wanted = normal(L, C, 1) + torch.from_numpy(stats.t.ppf(levels, START_FREEDOM)) * spread
+
+    head.start_from(wanted)
+
+    quantiles = head.quantiles(head(normal(B, 1, D)))
+    torch.testing.assert_close(quantiles, wanted.expand(B, L, C, -1), rtol=1e-7, atol=1e-7 * spread)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from helpers import normal
+from scipy import stats
 
-from xlstm_ts.nn.losses import absolute, make_loss, mean_over, pinball, squared
+from xlstm_ts.nn.losses import HUBER_BOUND, absolute, huber, make_loss, mean_over, pinball, squared, student_t
 
 LEVELS = (0.1, 0.5, 0.8)
 
@@ -47,15 +48,44 @@ def test_mae_and_mse_by_hand_over_observed_targets():
     assert squared(prediction, target, observed).item() == pytest.approx((1 + 16) / 2)
 
 
-@pytest.mark.parametrize("name", ["quantile", "mae", "mse"])
+def test_huber_is_square_near_0_and_straight_beyond_its_bound():
+    target = torch.tensor([0.2, -3.0]).view(1, 2, 1)
+    # In units of the bound: 0.2² / (2 · 0.5) = 0.04;  3 - 0.5 / 2 = 2.75.
+    expected = (0.2**2 / (2 * HUBER_BOUND) + 3.0 - HUBER_BOUND / 2) / 2
+
+    assert huber(torch.zeros(1, 2, 1, 1), target, everything(target)).item() == pytest.approx(expected)
+
+
+def test_the_loss_of_a_student_t_is_its_negative_log_likelihood():
+    location, target = normal(2, 3, 1), normal(2, 3, 1, seed=1)
+    scale, freedom = normal(2, 3, 1, seed=2).exp(), 2 + normal(2, 3, 1, seed=3).exp()
+
+    got = student_t(torch.stack([location, scale, freedom], -1), target, everything(target))
+
+    expected = -stats.t.logpdf(target.numpy(), freedom.numpy(), location.numpy(), scale.numpy()).mean()
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_loss_of_a_student_t_stays_finite_where_squares_would_not():
+    prediction = torch.tensor([0.0, 1e-5, 3.0]).view(1, 1, 1, 3).requires_grad_()
+    target = torch.full((1, 1, 1), 1e15)
+
+    loss = student_t(prediction, target, everything(target))
+    loss.backward()
+
+    assert torch.isfinite(loss)
+    assert torch.isfinite(prediction.grad).all()
+
+
+@pytest.mark.parametrize("name", ["quantile", "student_t", "mae", "mse", "huber"])
 def test_unobserved_targets_carry_no_value_and_no_gradient(name):
-    count = len(LEVELS) if name == "quantile" else 1
+    count = {"quantile": len(LEVELS), "student_t": 3}.get(name, 1)
     loss_of = make_loss(name, LEVELS)
     target = normal(2, 5, 3, seed=1)
     observed = torch.rand(target.shape, generator=torch.Generator().manual_seed(2)) < 0.5
     values, gradients = [], []
     for junk in (0.0, 1e9):
-        prediction = normal(2, 5, 3, count).requires_grad_()
+        prediction = normal(2, 5, 3, count).abs().requires_grad_()
         loss = loss_of(prediction, torch.where(observed, target, junk), observed)
         loss.backward()
         values.append(loss.detach())
@@ -67,9 +97,10 @@ def test_unobserved_targets_carry_no_value_and_no_gradient(name):
     assert (gradients[0][observed] != 0).all()
 
 
-@pytest.mark.parametrize("name", ["quantile", "mae", "mse"])
+@pytest.mark.parametrize("name", ["quantile", "student_t", "mae", "mse", "huber"])
 def test_the_loss_of_nothing_observed_is_0_with_a_gradient_of_0(name):
-    prediction = normal(2, 5, 3, len(LEVELS) if name == "quantile" else 1).requires_grad_()
+    count = {"quantile": len(LEVELS), "student_t": 3}.get(name, 1)
+    prediction = normal(2, 5, 3, count).abs().requires_grad_()
     target = normal(2, 5, 3, seed=1)
 
     loss = make_loss(name, LEVELS)(prediction, target, torch.zeros_like(target, dtype=torch.bool))
@@ -79,7 +110,7 @@ def test_the_loss_of_nothing_observed_is_0_with_a_gradient_of_0(name):
     assert torch.equal(prediction.grad, torch.zeros_like(prediction))
 
 
-@pytest.mark.parametrize(("name", "function"), [("mae", absolute), ("mse", squared)])
+@pytest.mark.parametrize(("name", "function"), [("mae", absolute), ("mse", squared), ("huber", huber)])
 def test_a_name_gives_its_point_loss(name, function):
     assert make_loss(name, LEVELS) is function
 

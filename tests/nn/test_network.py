@@ -24,8 +24,12 @@ VARIANTS = {
     f"{backbone}, {'skip' if skip else 'no skip'}, {loss}": replace(
         BASE, backbone=backbone, linear_skip=skip, loss=loss
     )
-    for backbone, skip, loss in itertools.product(["patch", "stacked"], [True, False], ["quantile", "mse"])
+    for backbone, skip, loss in itertools.product(["patch", "stacked", "mixer"], [True, False], ["quantile", "mse"])
+} | {
+    f"{backbone}, decomposed, student_t": replace(BASE, backbone=backbone, decomposition=2, loss="student_t")
+    for backbone in ["patch", "stacked", "mixer"]
 }
+OUTPUTS = {"quantile": len(LEVELS), "student_t": 3, "mse": 1}
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 CPU = torch.device("cpu")
 
@@ -54,7 +58,7 @@ def untrained(config, seed=0):
 def test_the_forecast_has_a_value_per_window_step_channel_and_level(config):
     forecast, _ = make_network(config)(*draw_context())
 
-    assert forecast.shape == (3, 3, 2, len(LEVELS) if config.loss == "quantile" else 1)
+    assert forecast.shape == (3, 3, 2, OUTPUTS[config.loss])
 
 
 @every_variant
@@ -154,13 +158,14 @@ def test_channels_of_the_stacked_backbone_read_each_other():
     seed=st.integers(0, 10_000),
     spread=st.sampled_from([0.1, 1.0, 10.0]),
     size=st.sampled_from([1e-3, 1.0, 1e4]),
-    backbone=st.sampled_from(["patch", "stacked"]),
+    backbone=st.sampled_from(["patch", "stacked", "mixer"]),
+    loss=st.sampled_from(["quantile", "student_t"]),
 )
-def test_quantiles_never_cross_for_any_weights(seed, spread, size, backbone):
-    network = make_network(replace(BASE, backbone=backbone), seed, torch.float32, spread)
+def test_quantiles_never_cross_for_any_weights(seed, spread, size, backbone, loss):
+    network = make_network(replace(BASE, backbone=backbone, loss=loss), seed, torch.float32, spread)
     values, observed = draw_context(dtype=torch.float32, seed=seed)
 
-    quantiles, _ = network(values * size, observed)
+    quantiles = network.quantiles(network(values * size, observed)[0])
 
     assert torch.isfinite(quantiles).all()
     assert (quantiles.diff(dim=-1) >= 0).all()
@@ -172,9 +177,9 @@ def test_quantiles_never_cross_for_any_weights(seed, spread, size, backbone):
 def test_an_affine_map_of_the_context_maps_the_forecast_likewise(config, a, b):
     network = make_network(config)
     values, observed = draw_context()
-    forecast, _ = network(values, observed)
+    forecast = network.quantiles(network(values, observed)[0])
 
-    mapped, _ = network(a * values + b, observed)
+    mapped = network.quantiles(network(a * values + b, observed)[0])
 
     torch.testing.assert_close(mapped, a * forecast + b, rtol=1e-9, atol=1e-9 * (a + abs(b)))
 
@@ -215,8 +220,8 @@ def test_gradients_reach_every_parameter(config):
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("backbone", ["patch", "stacked"])
-@pytest.mark.parametrize("loss", ["quantile", "mae"])
+@pytest.mark.parametrize("backbone", ["patch", "stacked", "mixer"])
+@pytest.mark.parametrize("loss", ["quantile", "mae", "student_t"])
 def test_an_untrained_network_repeats_the_last_observed_value(backbone, loss):
     config = replace(BASE, backbone=backbone, loss=loss)
     network = untrained(config)
@@ -332,8 +337,9 @@ def test_a_config_is_made_again_from_its_plain_values():
         ("patch_length", -1, "a whole number, 1 or above"),
         ("num_heads", 0, "a whole number, 1 or above"),
         ("hidden_size", 8.0, "a whole number, 1 or above"),
-        ("backbone", "mixer", "one of ('patch', 'stacked')"),
-        ("loss", "huber", "one of ('quantile', 'mae', 'mse')"),
+        ("backbone", "mixed", "one of ('patch', 'stacked', 'mixer')"),
+        ("loss", "hubert", "one of ('quantile', 'student_t', 'mae', 'mse', 'huber')"),
+        ("decomposition", 1, "a whole number of steps, 2 or above, or None"),
         ("dropout", 1.0, "a number from 0 to below 1"),
         ("dropout", -0.1, "a number from 0 to below 1"),
         ("dropout", math.nan, "a number from 0 to below 1"),
@@ -366,5 +372,37 @@ def test_an_impossible_stack_is_refused_before_anything_is_built(changes, messag
         replace(BASE, **changes)
 
 
-def test_the_stacked_backbone_takes_any_context_length():
-    assert replace(BASE, backbone="stacked", context_length=13).context_length == 13
+@pytest.mark.parametrize("backbone", ["stacked", "mixer"])
+def test_other_backbones_than_patch_take_any_context_length(backbone):
+    assert replace(BASE, backbone=backbone, context_length=13).context_length == 13
+
+
+def test_the_mixer_reads_a_learned_token_then_the_channels_and_the_same_flipped():
+    """Written out for one channel and one block."""
+    network = make_network(replace(BASE, backbone="mixer", channels=1, layout="s"))
+    mixer, stack = network.backbone, network.backbone.stack
+    values = normal(2, 12, 1)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[0, 3] = False
+    values[0, 3] = 0.0
+
+    features, _ = mixer(values, observed)
+
+    token = values[..., 0] @ mixer.embed.weight.T + mixer.embed.bias
+    token = token + (~observed[..., 0]).double() @ mixer.embed_missing.weight.T
+    first = mixer.initial_tokens[0].expand(2, -1)
+    view = stack(torch.stack([first, token], 1))[0][:, 1]
+    flipped = stack(torch.stack([first, token], 1).flip(2))[0][:, 1]
+    torch.testing.assert_close(features[:, 0], torch.cat([view, flipped], -1))
+
+
+def test_a_channel_of_the_mixer_reads_those_before_it():
+    network = make_network(replace(BASE, backbone="mixer"))
+    values, observed = draw_context()
+    changed = values.clone()
+    changed[..., 1] += normal(3, 12, seed=7)
+
+    before, after = network(values, observed)[0], network(changed, observed)[0]
+
+    torch.testing.assert_close(after[:, :, 0], before[:, :, 0], rtol=1e-13, atol=1e-13)
+    assert not torch.allclose(after[:, :, 1], before[:, :, 1])

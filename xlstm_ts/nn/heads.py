@@ -1,6 +1,6 @@
-"""From features to forecasts: quantiles that never cross, or a point.
+"""From features to forecasts: quantiles that never cross, a Student t distribution, or a point.
 
-Both start at zero weights: an untrained head says 0, or the quantiles of a standard normal, whatever it reads.
+All start at zero weights: an untrained head says 0, or a distribution around it of scale 1, whatever it reads.
 
 Dimensions: B batch, G groups of channels (1 if the features speak for all channels, C if each has its own),
 D width, L horizon steps, C channels, Q quantile levels.
@@ -10,13 +10,34 @@ import itertools
 import math
 from statistics import NormalDist
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 SMALLEST_STEP = 1e-3  # of a starting quantile to the next: equal quantiles would leave softplus without a gradient
 
 
-class QuantileHead(nn.Module):
+LEAST_FREEDOM = 2.0
+"""Degrees of freedom stay above this: below it a Student t has no variance."""
+
+
+START_FREEDOM = 5.0
+
+
+class Head(nn.Module):
+    """What heads whose outputs are all values of the series have in common."""
+
+    def move(self, forecast: Tensor, by: Tensor, times: Tensor | float = 1.0) -> Tensor:
+        """Return the forecast of `times` * series + `by`; both broadcast against (B, L, C, 1)."""
+        return forecast * times + by
+
+    def quantiles(self, forecast: Tensor) -> Tensor:
+        """Return what the forecast says about quantiles, (B, L, C, Q): the values themselves."""
+        return forecast
+
+
+class QuantileHead(Head):
     """Features (B, G, D) to quantiles (B, L, C, Q), increasing along Q by construction.
 
     The level nearest to one half is a free number; each level above it adds, each below it subtracts, a positive
@@ -58,12 +79,57 @@ class QuantileHead(nn.Module):
         middle = quantiles[..., self.centre : self.centre + 1] - self.start
         gaps = torch.tensor(self.gaps, dtype=quantiles.dtype, device=quantiles.device)
         steps = (quantiles.diff(dim=-1) / gaps).clamp_min(SMALLEST_STEP)
-        raw = steps + torch.log(-torch.expm1(-steps))  # the inverse of softplus, without overflow
+        raw = _inverse_softplus(steps)
         bias = torch.cat([raw[..., : self.centre], middle, raw[..., self.centre :]], dim=-1)
         self.head_bias.copy_(bias.flatten())
 
 
-class PointHead(nn.Module):
+class StudentTHead(nn.Module):
+    """Features (B, G, D) to location, scale and degrees of freedom of a Student t, (B, L, C, 3).
+
+    Parameters as in `QuantileHead`; `levels` are those at which `quantiles` are taken.
+    """
+
+    def __init__(self, width: int, horizon: int, channels: int, levels: tuple[float, ...]):
+        super().__init__()
+        self.horizon, self.channels, self.levels = horizon, channels, levels
+        self.head_weight = nn.Parameter(torch.empty(horizon * channels * 3, width))
+        self.head_bias = nn.Parameter(torch.empty(horizon * channels * 3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the parameters, (B, L, C, 3)."""
+        raw = nn.functional.linear(features, self.head_weight, self.head_bias)
+        raw = _per_step(raw, self.horizon, self.channels, 3)
+        one = nn.functional.softplus(raw[..., 1:]) / math.log(2)  # 1 at the start
+        scale, freedom = one[..., :1] + SMALLEST_STEP, LEAST_FREEDOM + (START_FREEDOM - LEAST_FREEDOM) * one[..., 1:]
+        return torch.cat([raw[..., :1], scale, freedom], dim=-1)
+
+    def move(self, forecast: Tensor, by: Tensor, times: Tensor | float = 1.0) -> Tensor:
+        """Return the forecast of `times` * series + `by`; both broadcast against (B, L, C, 1)."""
+        location, scale, freedom = forecast.split(1, dim=-1)
+        return torch.cat([location * times + by, scale * times, freedom], dim=-1)
+
+    def quantiles(self, forecast: Tensor) -> Tensor:
+        """Return the quantiles at the levels, (B, L, C, Q), without gradients."""
+        location, scale, freedom = forecast.detach().double().cpu().split(1, dim=-1)
+        standard = torch.from_numpy(stdtrit(freedom.numpy(), np.array(self.levels)))
+        return (location + scale * standard).to(forecast)
+
+    @torch.no_grad()
+    def start_from(self, quantiles: Tensor) -> None:
+        """Set the bias so that the untrained head has the middle and the spread of `quantiles`, (L, C / G, Q)."""
+        middle, low, high = (
+            min(range(len(self.levels)), key=lambda j: abs(self.levels[j] - x)) for x in (0.5, 0.1, 0.9)
+        )
+        standard = stdtrit(START_FREEDOM, np.array(self.levels))
+        location, scale = quantiles[..., middle], torch.ones_like(quantiles[..., 0])
+        if high > low:
+            scale = (quantiles[..., high] - quantiles[..., low]) / (standard[high] - standard[low])
+        raw = _inverse_softplus((scale - SMALLEST_STEP).clamp_min(SMALLEST_STEP) * math.log(2))
+        self.head_bias.copy_(torch.stack([location, raw, torch.zeros_like(raw)], dim=-1).flatten())
+
+
+class PointHead(Head):
     """Features (B, G, D) to one value per step and channel, (B, L, C, 1). Parameters as in `QuantileHead`."""
 
     def __init__(self, width: int, horizon: int, channels: int):
@@ -76,6 +142,10 @@ class PointHead(nn.Module):
         """Return the point forecast, (B, L, C, 1)."""
         raw = nn.functional.linear(features, self.head_weight, self.head_bias)
         return _per_step(raw, self.horizon, self.channels, 1)
+
+
+def _inverse_softplus(x: Tensor) -> Tensor:
+    return x + torch.log(-torch.expm1(-x))  # without overflow
 
 
 def _per_step(raw: Tensor, horizon: int, channels: int, count: int) -> Tensor:

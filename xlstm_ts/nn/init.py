@@ -36,6 +36,8 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
         elif name == "memory_gate_bias":
             parameter[0] = torch.randn(parameter[0].shape, generator=generator).mul_(0.1)
             parameter[1] = torch.linspace(3.0, 6.0, parameter.shape[-1])
+        elif name == "initial_tokens":
+            parameter.copy_(torch.randn(parameter.shape, generator=generator).mul_(0.01))
         elif name in ZERO or name.startswith("bias"):
             parameter.zero_()
         elif name in ("norm_weight", "residual_weight") or (name == "weight" and parameter.dim() == 1):

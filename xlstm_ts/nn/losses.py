@@ -1,18 +1,22 @@
 """Losses over observed targets only. Predictions are (B, L, C, Q), targets and `observed` (B, L, C)."""
 
+import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+HUBER_BOUND = 0.5
+"""Where the Huber loss turns straight, in spreads of the training series."""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def make_loss(name: str, levels: tuple[float, ...]) -> Loss:
-    """Return the loss of a name: "quantile" (pinball, averaged over the levels), "mae" or "mse"."""
+    """Return the loss of a name: "quantile" (pinball over the levels), "student_t", "mae", "mse" or "huber"."""
     if name == "quantile":
         return lambda prediction, target, observed: pinball(prediction, target, observed, levels)
-    return {"mae": absolute, "mse": squared}[name]
+    return {"student_t": student_t, "mae": absolute, "mse": squared, "huber": huber}[name]
 
 
 def pinball(prediction: Tensor, target: Tensor, observed: Tensor, levels: tuple[float, ...]) -> Tensor:
@@ -30,6 +34,22 @@ def absolute(prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
 def squared(prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
     """Return the mean squared error of a point forecast."""
     return mean_over((prediction[..., 0] - target).square(), observed)
+
+
+def huber(prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+    """Return the mean Huber loss of a point forecast: square within HUBER_BOUND, straight beyond it."""
+    error = nn.functional.huber_loss(prediction[..., 0], target, reduction="none", delta=HUBER_BOUND)
+    return mean_over(error / HUBER_BOUND, observed)
+
+
+def student_t(prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+    """Return the mean negative log likelihood of Student t distributions: location, scale, degrees of freedom."""
+    location, scale, freedom = prediction.unbind(-1)
+    # log(1 + u^2) as 2 log hypot(1, u): u^2 may exceed the largest float.
+    u = (torch.where(observed, target, location.detach()) - location) / (scale * freedom.sqrt())
+    tail = (freedom + 1) * torch.hypot(torch.ones_like(u), u).log()
+    constant = torch.lgamma(freedom / 2) - torch.lgamma((freedom + 1) / 2) + (math.pi * freedom).log() / 2
+    return mean_over(constant + scale.log() + tail, observed)
 
 
 def mean_over(error: Tensor, observed: Tensor) -> Tensor:

@@ -11,22 +11,24 @@ Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile le
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from xlstm_ts.checks import is_between, is_whole, require
-from xlstm_ts.nn.backbones import Backbone, PatchBackbone, StackedBackbone
+from xlstm_ts.nn.backbones import Backbone, MixerBackbone, PatchBackbone, StackedBackbone
 from xlstm_ts.nn.blocks import BlockStack, parse_layout
-from xlstm_ts.nn.heads import PointHead, QuantileHead
+from xlstm_ts.nn.decomposition import Decomposed
+from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.init import initialise
 from xlstm_ts.nn.layers import head_width
 from xlstm_ts.nn.scaling import LocScale, apply_scale, instance_scale
 
-BACKBONES = ("patch", "stacked")
-LOSSES = ("quantile", "mae", "mse")
+BACKBONES = ("patch", "stacked", "mixer")
+POINT_LOSSES = ("mae", "mse", "huber")
+LOSSES = ("quantile", "student_t", *POINT_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class NetworkConfig:
         C.
     horizon, context_length : int
         L and T. The patch backbone needs whole patches: T is a multiple of `patch_length` there.
-    backbone : {"patch", "stacked"}
-        Blocks over patches of each channel, or over steps of all channels.
+    backbone : {"patch", "stacked", "mixer"}
+        Blocks over patches of each channel, over steps of all channels, or over channels.
     layout : str
         Blocks; see `xlstm_ts.nn.parse_layout`.
     num_blocks : int or None
@@ -48,17 +50,20 @@ class NetworkConfig:
     hidden_size, num_heads : int
         Width of the tokens, and the heads of every cell.
     patch_length : int
-        P, steps per patch; without effect on "stacked".
+        P, steps per patch; without effect on other backbones than "patch".
     conv_width : int
-        Steps seen by the causal convolution in a block; 0 leaves it out.
+        Steps seen by the causal convolution in a block; 0 leaves it out. Channels are in no order, so "mixer" has none.
+    decomposition : int or None
+        Steps of the moving average by which trend and remainder are read apart; None to read them together.
     dropout : float
         Rate on every residual branch while training.
     linear_skip : bool
         Whether the linear map from context to horizon is there.
-    loss : {"quantile", "mae", "mse"}
-        What the head predicts: quantiles for "quantile", else a point.
+    loss : {"quantile", "student_t", "mae", "mse", "huber"}
+        What the head predicts: quantiles for "quantile", location, scale and degrees of freedom for "student_t",
+        else a point.
     quantile_levels : tuple of float
-        Levels that the quantile head predicts, increasing.
+        Levels that the quantile head predicts, and at which those of a Student t are taken, increasing.
 
     Raises
     ------
@@ -76,6 +81,7 @@ class NetworkConfig:
     num_heads: int
     patch_length: int
     conv_width: int
+    decomposition: int | None
     dropout: float
     linear_skip: bool
     loss: str
@@ -88,6 +94,8 @@ class NetworkConfig:
         require(self.loss in LOSSES, "loss", self.loss, f"one of {LOSSES}")
         require(is_between(self.dropout, 0, 1), "dropout", self.dropout, "a number from 0 to below 1")
         require(is_whole(self.conv_width, 0), "conv_width", self.conv_width, "a whole number, or 0 for no convolution")
+        some = self.decomposition is None or is_whole(self.decomposition, 2)
+        require(some, "decomposition", self.decomposition, "a whole number of steps, 2 or above, or None")
         levels = self.quantile_levels
         numbers = isinstance(levels, tuple) and len(levels) > 0 and all(is_between(x, 0, 1) and x > 0 for x in levels)
         rising = numbers and all(a < b for a, b in itertools.pairwise(levels))
@@ -122,21 +130,15 @@ class ForecastNetwork(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        stack = BlockStack(
-            config.layout,
-            config.num_blocks,
-            width=config.hidden_size,
-            num_heads=config.num_heads,
-            conv_width=config.conv_width,
-            dropout=config.dropout,
-        )
-        self.backbone = make_backbone(config, stack)
-        channels = config.channels // self.backbone.groups
-        self.head: QuantileHead | PointHead
+        self.backbone = make_backbone(config)
+        shape = (self.backbone.width, config.horizon, config.channels // self.backbone.groups)
+        self.head: QuantileHead | StudentTHead | PointHead
         if config.loss == "quantile":
-            self.head = QuantileHead(config.hidden_size, config.horizon, channels, config.quantile_levels)
+            self.head = QuantileHead(*shape, config.quantile_levels)
+        elif config.loss == "student_t":
+            self.head = StudentTHead(*shape, config.quantile_levels)
         else:
-            self.head = PointHead(config.hidden_size, config.horizon, channels)
+            self.head = PointHead(*shape)
         if config.linear_skip:
             self.skip_weight = nn.Parameter(torch.empty(config.horizon, config.context_length))
         if not self.head.head_weight.is_meta:
@@ -174,8 +176,9 @@ class ForecastNetwork(nn.Module):
 
         Returns
         -------
-        quantiles : Tensor of shape (B, L, C, Q)
-            In the units of `values`, increasing along Q; Q is 1 for a point loss.
+        forecast : Tensor of shape (B, L, C, Q)
+            In the units of `values`: quantiles, increasing along Q; the parameters of a Student t, for which
+            `quantiles` gives them; or for a point loss one value.
         state : NetworkState
             To go on from here.
         """
@@ -188,9 +191,13 @@ class ForecastNetwork(nn.Module):
         window, seen = self._window(scaled, observed, state)
         forecast = self.head(features)
         if self.config.linear_skip:
-            forecast = forecast + self._skip(window, seen)[..., None]
-        forecast = forecast * scale.scale[..., None] + scale.loc[..., None]
+            forecast = self.head.move(forecast, self._skip(window, seen)[..., None])
+        forecast = self.head.move(forecast, scale.loc[..., None], scale.scale[..., None])
         return forecast, NetworkState(scale, window, seen, after)
+
+    def quantiles(self, forecast: Tensor) -> Tensor:
+        """Return the quantiles (B, L, C, Q) that a forecast says; a point remains itself."""
+        return self.head.quantiles(forecast)
 
     def _window(self, scaled: Tensor, observed: Tensor, state: NetworkState | None) -> tuple[Tensor, Tensor]:
         """Return the last T steps, unobserved where there were none."""
@@ -215,8 +222,22 @@ class ForecastNetwork(nn.Module):
         return torch.where(seen, window - anchor, 0.0), anchor
 
 
-def make_backbone(config: NetworkConfig, stack: BlockStack) -> Backbone:
+def make_backbone(config: NetworkConfig) -> Backbone:
     """Return the backbone that a config names."""
+    if config.decomposition is not None:
+        trend, remainder = (make_backbone(replace(config, decomposition=None)) for _ in range(2))
+        return Decomposed(trend, remainder, config.decomposition)
+    channels, width = config.channels, config.hidden_size
+    stack = BlockStack(
+        config.layout,
+        config.num_blocks,
+        width=width,
+        num_heads=config.num_heads,
+        conv_width=0 if config.backbone == "mixer" else config.conv_width,
+        dropout=config.dropout,
+    )
     if config.backbone == "stacked":
-        return StackedBackbone(config.channels, stack, config.hidden_size)
-    return PatchBackbone(config.channels, stack, config.hidden_size, config.patch_length)
+        return StackedBackbone(channels, stack, width)
+    if config.backbone == "mixer":
+        return MixerBackbone(channels, stack, width, config.context_length)
+    return PatchBackbone(channels, stack, width, config.patch_length)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.nn.heads import QuantileHead
+from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.nn.scaling import SCALE_FLOOR, apply_scale, instance_scale
 
@@ -79,7 +79,7 @@ def warm_start(
     moving = rows.scale[:, 0] > 1.5 * SCALE_FLOOR  # in units of a flat window's scale every move is enormous
     if moving.any():
         residuals, rows = residuals[moving], rows._replace(channel=rows.channel[moving])
-    if isinstance(network.head, QuantileHead):
+    if not isinstance(network.head, PointHead):
         _start_head(network, network.head, residuals, rows.channel)
     return chosen
 
@@ -119,7 +119,9 @@ def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, sto
     return _Rows(flat[0].double(), flat[1].double(), flat[2], scales.double(), channel)
 
 
-def _start_head(network: ForecastNetwork, head: QuantileHead, residuals: Tensor, channel: Tensor) -> None:
+def _start_head(
+    network: ForecastNetwork, head: QuantileHead | StudentTHead, residuals: Tensor, channel: Tensor
+) -> None:
     """Give the head's bias the quantiles of the residuals, per step, and per channel where it speaks for several."""
     config = network.config
     per_channel = (

@@ -41,7 +41,7 @@ class PatchBackbone(nn.Module):
 
     def __init__(self, channels: int, stack: BlockStack, width: int, patch_length: int):
         super().__init__()
-        self.groups = channels
+        self.groups, self.width = channels, width
         self.patch_length = patch_length
         self.embed = nn.Linear(2 * patch_length, width)
         self.embed_inner = nn.Linear(2 * patch_length, width)

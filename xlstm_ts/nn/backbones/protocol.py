@@ -11,6 +11,9 @@ class Backbone(Protocol):
     groups: int
     """G: 1 if a feature vector speaks for all channels, the number of channels if each has its own."""
 
+    width: int
+    """D, width of a feature vector."""
+
     def __call__(self, values: Tensor, observed: Tensor, state: Any | None = None) -> tuple[Tensor, Any]:
         """Read a piece of context.
 

@@ -24,7 +24,7 @@ class StackedBackbone(nn.Module):
 
     def __init__(self, channels: int, stack: BlockStack, width: int):
         super().__init__()
-        self.groups = 1
+        self.groups, self.width = 1, width
         self.embed = nn.Linear(2 * channels, width)
         self.stack = stack
 

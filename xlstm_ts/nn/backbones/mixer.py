@@ -1,0 +1,59 @@
+"""xLSTM blocks over variates: each channel's whole window is one token, and the blocks go from channel to channel.
+
+After xLSTM-Mixer (Kraus et al. 2024, arXiv 2410.16928): the linear forecast that is refined is the linear skip of the
+network; learned tokens come before the channels; and the same blocks read a second view, in which every token is
+flipped along its width. Nothing moves along time here, so what is carried from piece to piece is the window itself.
+
+Dimensions: B batch, T steps of the window, C channels, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xlstm_ts.nn.blocks import BlockStack
+
+INITIAL_TOKENS = 1
+
+
+class MixerState(NamedTuple):
+    """State of a mixer: the window, (B, T, C) each."""
+
+    values: Tensor
+    observed: Tensor
+
+
+class MixerBackbone(nn.Module):
+    """A channel's window is mapped to a token; its features are what the blocks make of both views of it.
+
+    Parameters
+    ----------
+    channels : int
+        C.
+    stack : BlockStack
+        The blocks.
+    width, context_length : int
+        D and T.
+    """
+
+    def __init__(self, channels: int, stack: BlockStack, width: int, context_length: int):
+        super().__init__()
+        self.groups, self.width, self.context_length = channels, 2 * width, context_length
+        self.embed = nn.Linear(context_length, width)
+        self.embed_missing = nn.Linear(context_length, width, bias=False)
+        self.initial_tokens = nn.Parameter(torch.empty(INITIAL_TOKENS, width))
+        self.stack = stack
+
+    def forward(self, values: Tensor, observed: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+        """Read a piece of context; see `Backbone`."""
+        if state is not None:
+            values = torch.cat([state.values, values], dim=1)
+            observed = torch.cat([state.observed, observed], dim=1)
+        pad = (0, 0, self.context_length - values.shape[1], 0)  # a negative number cuts
+        state = MixerState(nn.functional.pad(values, pad), nn.functional.pad(observed, pad))
+        missing = (~state.observed).to(values.dtype)
+        tokens = self.embed(state.values.transpose(1, 2)) + self.embed_missing(missing.transpose(1, 2))  # [B, C, D]
+        tokens = torch.cat([self.initial_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
+        views, _ = self.stack(torch.cat([tokens, tokens.flip(-1)]))
+        return torch.cat(views[:, INITIAL_TOKENS:].chunk(2), dim=-1), state
