@@ -3,14 +3,23 @@ import pytest
 from sklearn.metrics import mean_pinball_loss
 
 from xlstm_ts.evaluation.metrics import (
+    bias,
     coverage,
+    crps,
     interval_width,
     mae,
     mase,
     naive_scale,
     pinball_loss,
+    pit,
+    probability_below,
     quantile_coverage,
     rmse,
+    rmsse,
+    smape,
+    wape,
+    weighted_quantile_loss,
+    winkler_score,
 )
 
 ACTUAL = np.array([1.0, 2.0, np.nan, 4.0])
@@ -99,3 +108,127 @@ def test_quantile_coverage_of_a_calibrated_forecast_equals_the_levels():
     np.testing.assert_allclose(quantile_coverage(actual, quantiles), levels)
     quantiles[3, 1] = np.nan
     assert np.isnan(quantile_coverage(actual, quantiles)).tolist() == [False, True, False]
+
+
+# Agreement with other packages
+
+
+@pytest.fixture
+def draws():
+    rng = np.random.default_rng(3)
+    levels = (np.arange(20) + 0.5) / 20
+    actual = rng.normal(10, 3, size=200)
+    quantiles = np.sort(rng.normal(10, 2, size=(200, 20)), axis=-1)
+    return actual, quantiles, levels
+
+
+def test_point_metrics_equal_those_of_sktime():
+    from sktime.performance_metrics import forecasting
+
+    rng = np.random.default_rng(4)
+    train, actual, forecast = rng.normal(5, 1, 90), rng.normal(5, 1, 30), rng.normal(5, 1, 30)
+
+    assert rmsse(actual, forecast, naive_scale(train, 7, power=2)) == pytest.approx(
+        forecasting.mean_squared_scaled_error(actual, forecast, y_train=train, sp=7, square_root=True)
+    )
+    assert smape(actual, forecast) == pytest.approx(
+        forecasting.mean_absolute_percentage_error(actual, forecast, symmetric=True)
+    )
+    assert wape(actual, forecast) == pytest.approx(np.abs(actual - forecast).sum() / np.abs(actual).sum())
+    assert bias([1.0, 2.0, np.nan], [2.0, 4.0, 9.0]) == 1.5
+
+
+def test_interval_and_quantile_metrics_equal_those_of_sktime(draws):
+    import pandas as pd
+    from sktime.performance_metrics.forecasting import probabilistic
+
+    actual, quantiles, _ = draws
+    truth = pd.DataFrame({"y": actual})
+    lower, upper = quantiles[:, 1], quantiles[:, 18]
+    columns = pd.MultiIndex.from_tuples([("y", 0.8, "lower"), ("y", 0.8, "upper")])
+    intervals = pd.DataFrame(np.stack([lower, upper], axis=1), columns=columns)
+    levels = [0.1, 0.5, 0.9]
+    frame = pd.DataFrame(quantiles[:, [2, 10, 17]], columns=pd.MultiIndex.from_product([["y"], levels]))
+
+    assert coverage(actual, lower, upper) == pytest.approx(probabilistic.EmpiricalCoverage()(truth, intervals))
+    assert interval_width(lower, upper) == pytest.approx(probabilistic.IntervalWidth()(truth, intervals))
+    assert pinball_loss(actual, quantiles[:, [2, 10, 17]], levels) == pytest.approx(
+        probabilistic.PinballLoss()(truth, frame)
+    )
+
+
+def test_crps_and_winkler_score_equal_those_of_scoringrules(draws):
+    import scoringrules
+
+    actual, quantiles, levels = draws
+
+    assert crps(actual, quantiles, levels) == pytest.approx(
+        scoringrules.crps_quantile(actual, quantiles, levels, backend="numpy").mean()
+    )
+    assert crps(actual, quantiles, levels) == pytest.approx(
+        scoringrules.crps_ensemble(actual, quantiles, estimator="nrg", backend="numpy").mean()
+    )
+    assert winkler_score(actual, quantiles[:, 1], quantiles[:, 18], 0.8) == pytest.approx(
+        scoringrules.interval_score(actual, quantiles[:, 1], quantiles[:, 18], 0.2, backend="numpy").mean()
+    )
+
+
+def test_crps_of_many_uneven_levels_approaches_that_of_the_distribution():
+    import scoringrules
+    from scipy.stats import norm
+
+    levels = norm.cdf(np.linspace(-3.5, 3.5, 400))
+    actual = np.array([-1.0, 0.3, 2.0])
+    quantiles = np.tile(norm.ppf(levels), (3, 1))
+
+    expected = scoringrules.crps_normal(actual, 0.0, 1.0, backend="numpy").mean()
+    assert crps(actual, quantiles, levels) == pytest.approx(expected, rel=1e-3)
+
+
+# Winkler, weighted quantile loss, probabilities
+
+
+def test_winkler_score_equals_the_hand_computed_value():
+    # Inside: width 2. Below by 1 at 80 %: 2 + 2 / 0.2 * 1 = 12. The missing one does not count.
+    assert winkler_score([1.0, -1.0, np.nan], [0.0, 0.0, 0.0], [2.0, 2.0, 2.0], 0.8) == pytest.approx((2 + 12) / 2)
+
+
+def test_weighted_quantile_loss_of_the_median_is_the_weighted_absolute_error():
+    assert weighted_quantile_loss(ACTUAL, FORECAST[:, np.newaxis], [0.5]) == pytest.approx(wape(ACTUAL, FORECAST))
+    assert wape(ACTUAL, FORECAST) == pytest.approx(4 / 7)
+    assert np.isnan(wape([0.0], [1.0]))
+
+
+def test_probability_below_runs_through_the_quantiles_and_has_normal_tails():
+    from scipy.stats import norm
+
+    levels = [0.1, 0.5, 0.9]
+    quantiles = norm.ppf(levels, loc=3, scale=2)
+
+    np.testing.assert_allclose(probability_below(quantiles, np.tile(quantiles, (3, 1)), levels), levels)
+    for threshold in (-2.0, 2.5, 9.0):
+        assert probability_below(threshold, quantiles, levels) == pytest.approx(norm.cdf(threshold, 3, 2))
+
+
+def test_probability_below_of_equal_quantiles_is_a_jump():
+    flat = [5.0, 5.0, 5.0]
+
+    np.testing.assert_allclose(probability_below([4.9, 5.0, 5.1], [flat] * 3, [0.1, 0.5, 0.9]), [0, 0.9, 1])
+    assert np.isnan(probability_below(np.nan, flat, [0.1, 0.5, 0.9]))
+    assert np.isnan(probability_below(1.0, [0.0, np.nan, 2.0], [0.1, 0.5, 0.9]))
+
+
+def test_pit_of_a_calibrated_forecast_is_uniform():
+    from scipy.stats import kstest, norm
+
+    levels = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    actual = np.random.default_rng(5).normal(2, 3, 4000)
+
+    values = pit(actual, np.tile(norm.ppf(levels, 2, 3), (4000, 1)), levels)
+
+    assert kstest(values, "uniform").pvalue > 0.01
+    assert np.isnan(pit([np.nan], [[0.0, 1.0]], [0.1, 0.9])).all()
+
+
+def test_smape_is_zero_where_both_are_zero():
+    assert smape([0.0, 1.0], [0.0, 3.0]) == pytest.approx((0 + 2 * 2 / 4) / 2)
