@@ -25,6 +25,7 @@ ORDER = [
     "kernels._slstm",
     "kernels._mlstm",
     "kernels.cells",
+    "kernels.scan",
     "kernels",
     # modules
     "nn.init",
