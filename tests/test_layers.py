@@ -35,6 +35,7 @@ ORDER = [
     "nn.scaling",
     "nn.heads",
     "nn.losses",
+    "nn.linear",
     "nn.backbones",
     "nn.decomposition",
     "nn.network",

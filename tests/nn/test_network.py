@@ -388,7 +388,8 @@ def test_the_mixer_reads_a_learned_token_then_the_channels_and_the_same_flipped(
 
     features, _ = mixer(values, observed)
 
-    token = values[..., 0] @ mixer.embed.weight.T + mixer.embed.bias
+    linear = values[:, -1:, 0] + (values[..., 0] - values[:, -1:, 0]) * observed[..., 0] @ mixer.forecast_weight.T
+    token = linear @ mixer.embed.weight.T + mixer.embed.bias
     token = token + (~observed[..., 0]).double() @ mixer.embed_missing.weight.T
     first = mixer.initial_tokens[0].expand(2, -1)
     view = stack(torch.stack([first, token], 1))[0][:, 1]

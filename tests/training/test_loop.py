@@ -16,6 +16,7 @@ from xlstm_ts.nn.losses import make_loss
 from xlstm_ts.training import loop
 from xlstm_ts.training.callbacks import BestWeights, Callback
 from xlstm_ts.training.loop import (
+    LINEAR_RATE,
     TrainingConfig,
     evaluate,
     fine_tune,
@@ -366,17 +367,31 @@ def test_an_epoch_is_all_windows_or_the_limit_if_that_is_less(count, limit, expe
     assert steps_in_epoch(count, replace(TRAINING, batch_size=16, steps_per_epoch=limit)) == expected
 
 
+@pytest.mark.parametrize("linear_skip", [True, False])
+def test_linear_maps_move_slowly_because_they_start_at_their_solution(linear_skip):
+    network = make_network(backbone="mixer", linear_skip=linear_skip)
+    named = {id(p): name for name, p in network.named_parameters()}
+
+    *others, linear = make_optimiser(network, TRAINING).param_groups
+
+    names = {named[id(p)] for p in linear["params"]}
+    assert names == {"backbone.forecast_weight"} | ({"skip_weight"} if linear_skip else set())
+    assert linear["lr"] == TRAINING.learning_rate * LINEAR_RATE
+    assert {group["lr"] for group in others} == {TRAINING.learning_rate}
+
+
 def test_only_matrices_of_projections_decay():
     network = make_network(layout="sml")
     named = {id(p): name for name, p in network.named_parameters()}
 
     groups = make_optimiser(network, TRAINING).param_groups
 
-    decayed, free = ({named[id(p)] for p in group["params"]} for group in groups)
-    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
-    assert decayed | free == set(named.values())
+    decayed, free, linear = ({named[id(p)] for p in group["params"]} for group in groups)
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0, 0.0]
+    assert decayed | free | linear == set(named.values())
     assert not decayed & free
-    assert {"backbone.embed.weight", "head.head_weight", "skip_weight"} <= decayed
+    assert {"backbone.embed.weight", "head.head_weight"} <= decayed
+    assert linear == {"skip_weight"}
     assert not [name for name in decayed if "bias" in name or "norm" in name]
 
 

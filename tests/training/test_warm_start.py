@@ -283,3 +283,15 @@ def test_very_many_windows_are_thinned(monkeypatch):
     warm_start(thinned, windows, np.arange(1, 251)[::3], stop=300, valid_origins=NONE, penalty=0.1)
 
     assert torch.equal(network.skip_weight, thinned.skip_weight)
+
+
+@pytest.mark.parametrize("decomposition", [None, 3])
+def test_the_linear_maps_inside_a_mixer_start_at_the_same_weights_as_the_skip(decomposition):
+    network = make_network(backbone="mixer", decomposition=decomposition)
+    windows = windows_of(random_walk(150), network)
+
+    warm_start(network, windows, np.arange(8, 100), stop=150, valid_origins=NONE, penalty=0.1)
+
+    assert len(network.linear_weights) == (2 if decomposition is None else 3)
+    assert network.skip_weight.abs().max() > 1e-3
+    assert all(torch.equal(weight, network.skip_weight) for weight in network.linear_weights)

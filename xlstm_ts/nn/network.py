@@ -24,11 +24,13 @@ from xlstm_ts.nn.decomposition import Decomposed
 from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.init import initialise
 from xlstm_ts.nn.layers import head_width
+from xlstm_ts.nn.linear import linear_forecast
 from xlstm_ts.nn.scaling import LocScale, apply_scale, instance_scale
 
 BACKBONES = ("patch", "stacked", "mixer")
 POINT_LOSSES = ("mae", "mse", "huber")
 LOSSES = ("quantile", "student_t", *POINT_LOSSES)
+LINEAR_WEIGHTS = ("skip_weight", "forecast_weight")
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class ForecastNetwork(nn.Module):
         window, seen = self._window(scaled, observed, state)
         forecast = self.head(features)
         if self.config.linear_skip:
-            forecast = self.head.move(forecast, self._skip(window, seen)[..., None])
+            linear = linear_forecast(window, seen, self.skip_weight)
+            forecast = self.head.move(forecast, linear[..., None])
         forecast = self.head.move(forecast, scale.loc[..., None], scale.scale[..., None])
         return forecast, NetworkState(scale, window, seen, after)
 
@@ -208,18 +211,10 @@ class ForecastNetwork(nn.Module):
         pad = (0, 0, missing, 0)  # a negative number cuts
         return nn.functional.pad(scaled, pad), nn.functional.pad(observed, pad)
 
-    def _skip(self, window: Tensor, seen: Tensor) -> Tensor:
-        """Map the window, as seen from its last observed value, to the horizon: (B, L, C)."""
-        relative, anchor = self.from_last_value(window, seen)
-        return anchor + torch.einsum("btc,lt->blc", relative, self.skip_weight)
-
-    @staticmethod
-    def from_last_value(window: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a window (B, T, C) relative to its last observed value, 0 where unseen, and that value (B, 1, C)."""
-        steps = torch.arange(1, window.shape[1] + 1, device=window.device)[:, None]
-        last = (seen * steps).amax(1, keepdim=True)  # 0 where nothing was seen
-        anchor = torch.where(last > 0, window.gather(1, (last - 1).clamp_min(0)), 0.0)
-        return torch.where(seen, window - anchor, 0.0), anchor
+    @property
+    def linear_weights(self) -> list[nn.Parameter]:
+        """The matrices (L, T) that map a window linearly: the skip, and those inside the backbone."""
+        return [p for name, p in self.named_parameters() if name.endswith(LINEAR_WEIGHTS)]
 
 
 def make_backbone(config: NetworkConfig) -> Backbone:
@@ -239,5 +234,5 @@ def make_backbone(config: NetworkConfig) -> Backbone:
     if config.backbone == "stacked":
         return StackedBackbone(channels, stack, width)
     if config.backbone == "mixer":
-        return MixerBackbone(channels, stack, width, config.context_length)
+        return MixerBackbone(channels, stack, width, config.context_length, config.horizon)
     return PatchBackbone(channels, stack, width, config.patch_length)

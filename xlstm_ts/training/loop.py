@@ -18,11 +18,12 @@ from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import TrainingError
 from xlstm_ts.nn.layers import set_dropout_generator
 from xlstm_ts.nn.losses import make_loss
-from xlstm_ts.nn.network import ForecastNetwork
+from xlstm_ts.nn.network import LINEAR_WEIGHTS, ForecastNetwork
 from xlstm_ts.nn.regression import RegressionNetwork
 from xlstm_ts.training.callbacks import Callback, Run
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
+LINEAR_RATE = 0.03  # share of the learning rate for linear maps, which start at their ridge solution: they overfit fast
 EVALUATION_BATCH = 256
 MAX_EVALUATION_WINDOWS = 1024  # validation looks at this many windows, evenly spread, at most
 
@@ -206,12 +207,19 @@ def fine_tune(network, windows, origins, *, stop, steps, config, generator) -> N
 
 
 def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None) -> torch.optim.Optimizer:
-    """Return AdamW over all weights; only matrices of projections decay."""
+    """Return AdamW over all weights; only matrices of projections decay, and linear maps move slowly."""
+    rate = config.learning_rate if rate is None else rate
     named = list(network.named_parameters())
-    decayed = [p for name, p in named if name.endswith("weight") and p.dim() >= 2]
-    free = [p for name, p in named if not (name.endswith("weight") and p.dim() >= 2)]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate if rate is None else rate, fused=True)
+    linear = [p for name, p in named if name.endswith(LINEAR_WEIGHTS)]
+    others = [(name, p) for name, p in named if not name.endswith(LINEAR_WEIGHTS)]
+    decayed = [p for name, p in others if name.endswith("weight") and p.dim() >= 2]
+    free = [p for name, p in others if not (name.endswith("weight") and p.dim() >= 2)]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+        {"params": linear, "weight_decay": 0.0, "lr": rate * LINEAR_RATE},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 
 def rate_at(step: int, total: int) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
+from xlstm_ts.nn.linear import from_last_value
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.nn.scaling import SCALE_FLOOR, apply_scale, instance_scale
 
@@ -63,7 +64,8 @@ def warm_start(
     weights = torch.zeros(network.config.horizon, network.config.context_length, dtype=torch.float64)
     chosen = float("inf")
     whole = rows.observed.all(1)
-    if network.config.linear_skip and int(whole.sum()) > 1:
+    linear = network.linear_weights
+    if linear and int(whole.sum()) > 1:
         ridge = _Ridge(rows.inputs[whole], rows.targets[whole])
         if penalty is not None:
             chosen = penalty
@@ -73,7 +75,8 @@ def warm_start(
             errors[float("inf")] = _absolute_error(valid, torch.zeros_like(weights))
             chosen = min(errors, key=lambda value: errors[value])
         weights = ridge.weights(chosen)
-        network.skip_weight.copy_(weights)
+        for parameter in linear:
+            parameter.copy_(weights)
     residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets
     residuals = torch.where(rows.observed, residuals, torch.nan)
     moving = rows.scale[:, 0] > 1.5 * SCALE_FLOOR  # in units of a flat window's scale every move is enormous
@@ -109,7 +112,7 @@ def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, sto
     batch = windows.batch(origins, stop)
     scale = instance_scale(batch.context, batch.context_observed)
     scaled = apply_scale(batch.context, batch.context_observed, scale)
-    inputs, anchor = network.from_last_value(scaled, batch.context_observed)
+    inputs, anchor = from_last_value(scaled, batch.context_observed)
     targets = apply_scale(batch.target, batch.target_observed, scale)
     if network.config.linear_skip:
         targets = targets - anchor

@@ -1,10 +1,11 @@
-"""xLSTM blocks over variates: each channel's whole window is one token, and the blocks go from channel to channel.
+"""xLSTM blocks over variates: each channel's linear forecast is one token, and the blocks go from channel to channel.
 
-After xLSTM-Mixer (Kraus et al. 2024, arXiv 2410.16928): the linear forecast that is refined is the linear skip of the
-network; learned tokens come before the channels; and the same blocks read a second view, in which every token is
-flipped along its width. Nothing moves along time here, so what is carried from piece to piece is the window itself.
+After xLSTM-Mixer (Kraus et al. 2024, arXiv 2410.16928): learned tokens come before the channels, and the same blocks
+read a second view, in which every token is flipped along its width. Reading a forecast of the window instead of the
+window itself is what keeps it from learning the training part by heart. Nothing moves along time here, so what is
+carried from piece to piece is the window.
 
-Dimensions: B batch, T steps of the window, C channels, D width.
+Dimensions: B batch, T steps of the window, L horizon steps, C channels, D width.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_ts.nn.blocks import BlockStack
+from xlstm_ts.nn.linear import linear_forecast
 
 INITIAL_TOKENS = 1
 
@@ -25,7 +27,7 @@ class MixerState(NamedTuple):
 
 
 class MixerBackbone(nn.Module):
-    """A channel's window is mapped to a token; its features are what the blocks make of both views of it.
+    """A channel's linear forecast is mapped to a token; its features are what the blocks make of both views of it.
 
     Parameters
     ----------
@@ -33,14 +35,15 @@ class MixerBackbone(nn.Module):
         C.
     stack : BlockStack
         The blocks.
-    width, context_length : int
-        D and T.
+    width, context_length, horizon : int
+        D, T and L.
     """
 
-    def __init__(self, channels: int, stack: BlockStack, width: int, context_length: int):
+    def __init__(self, channels: int, stack: BlockStack, width: int, context_length: int, horizon: int):
         super().__init__()
         self.groups, self.width, self.context_length = channels, 2 * width, context_length
-        self.embed = nn.Linear(context_length, width)
+        self.forecast_weight = nn.Parameter(torch.empty(horizon, context_length))
+        self.embed = nn.Linear(horizon, width)
         self.embed_missing = nn.Linear(context_length, width, bias=False)
         self.initial_tokens = nn.Parameter(torch.empty(INITIAL_TOKENS, width))
         self.stack = stack
@@ -53,7 +56,8 @@ class MixerBackbone(nn.Module):
         pad = (0, 0, self.context_length - values.shape[1], 0)  # a negative number cuts
         state = MixerState(nn.functional.pad(values, pad), nn.functional.pad(observed, pad))
         missing = (~state.observed).to(values.dtype)
-        tokens = self.embed(state.values.transpose(1, 2)) + self.embed_missing(missing.transpose(1, 2))  # [B, C, D]
+        forecast = linear_forecast(*state, self.forecast_weight)
+        tokens = self.embed(forecast.transpose(1, 2)) + self.embed_missing(missing.transpose(1, 2))  # [B, C, D]
         tokens = torch.cat([self.initial_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
         views, _ = self.stack(torch.cat([tokens, tokens.flip(-1)]))
         return torch.cat(views[:, INITIAL_TOKENS:].chunk(2), dim=-1), state
