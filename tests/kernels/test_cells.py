@@ -11,8 +11,10 @@ from xlstm_ts.kernels import BACKENDS, MLSTMState, SLSTMState, mlstm, resolve, s
 from xlstm_ts.kernels._mlstm import reference as mlstm_reference
 from xlstm_ts.kernels.dispatch import load
 
-# Every line of the table that can run here: the native kernel needs a compiler once, or a wheel that carries it.
-SLSTM_BACKENDS = [name for name in BACKENDS["slstm"] if load("slstm", name).unsupported() is None]
+# Every line of the table that can run here: the native kernels need a compiler once, or a wheel that carries them.
+SLSTM_BACKENDS, MLSTM_BACKENDS = (
+    [name for name in BACKENDS[cell] if load(cell, name).unsupported() is None] for cell in ("slstm", "mlstm")
+)
 LENGTHS = [1, 2, 63, 64, 65, 200]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 B, H, K, V = 2, 3, 5, 7  # all different, all odd widths
@@ -96,12 +98,15 @@ def assert_agree(got, expected, tolerance):
         assert error <= tolerance, f"{name}: relative rms error {error:.2e}"
 
 
-FORMS = {name: {"backend": name} for name in BACKENDS["mlstm"]} | {
+FORMS = {name: {"backend": name} for name in MLSTM_BACKENDS} | {
     "chunks of 1": {"backend": "eager", "chunk": 1},
     "chunks of 16": {"backend": "eager", "chunk": 16},
     "one chunk": {"backend": "eager", "chunk": 1000},
+    "native chunks of 1": {"backend": "native", "chunk": 1},
+    "native chunks of 100": {"backend": "native", "chunk": 100},
     "parallel": {"form": mlstm_reference.parallel},
 }
+FORMS = {name: form for name, form in FORMS.items() if form.get("backend", "eager") in MLSTM_BACKENDS}
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -252,7 +257,7 @@ def test_a_batch_row_never_depends_on_its_neighbours(backend):
     assert torch.equal(together[1], changed[1])
 
 
-@pytest.mark.parametrize("backend", BACKENDS["mlstm"])
+@pytest.mark.parametrize("backend", MLSTM_BACKENDS)
 def test_an_mlstm_batch_row_never_depends_on_its_neighbours(backend):
     case = {name: tensor.float() for name, tensor in mlstm_case(30, "normal", cold=True).items()}
     case["i"][1] = -120.0
@@ -275,7 +280,7 @@ def test_inputs_of_ten_thousand_give_finite_values_and_gradients(dtype, forget_g
         gradients = torch.autograd.grad(h.float().sum(), [gates, weights])
         assert all(torch.isfinite(part).all() for part in (h, *state, *gradients))
 
-    for backend in BACKENDS["mlstm"]:
+    for backend in MLSTM_BACKENDS:
         shapes = [(2, 40, 2, 4)] * 3 + [(2, 40, 2)] * 2
         inputs = [(normal(*s, seed=j) * 1e4).to(dtype).requires_grad_() for j, s in enumerate(shapes)]
         h, state = mlstm(*inputs, forget_gate=forget_gate, backend=backend)

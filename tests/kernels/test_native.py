@@ -1,4 +1,4 @@
-"""The native sLSTM kernel: threads, forks, odd inputs, and what happens where it cannot be built or carried."""
+"""The native kernels: threads, forks, odd inputs, and what happens where they cannot be built or carried."""
 
 import ctypes
 import os
@@ -15,9 +15,8 @@ import torch
 from helpers import normal, relative_rms
 
 from xlstm_ts.errors import BackendError
-from xlstm_ts.kernels import SLSTMState, resolve, slstm
-from xlstm_ts.kernels._slstm import native
-from xlstm_ts.kernels.native import loader
+from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm, resolve, slstm
+from xlstm_ts.kernels.native import call, loader
 
 
 def has_compiler():
@@ -28,36 +27,76 @@ def has_compiler():
 
 
 ROOT = Path(__file__).parents[2]
-WHY_NOT = native.unsupported()
-needs_kernel = pytest.mark.skipif(WHY_NOT is not None, reason=f"the native kernel {WHY_NOT}")
+WHY_NOT = call.unsupported()
+needs_kernel = pytest.mark.skipif(WHY_NOT is not None, reason=f"the native kernels {WHY_NOT}")
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler")
-LEVELS = range(1 if WHY_NOT else native._level() + 1)
+LEVELS = range(1 if WHY_NOT else call.level() + 1)
 LEVEL_NAMES = ["baseline", "AVX2", "AVX-512"][: len(LEVELS)]
-NAMES = ["h", "final h", "final c", "final n", "final m", "gates", "weights", "h0", "c0", "n0"]
+CELLS = ["slstm", "mlstm"]
+# (B, T, H, K, V); sLSTM has no V.
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (1, 7, 2, 32, 16),
+    (13, 1, 3, 5, 7),
+    (9, 70, 2, 16, 40),
+    (35, 11, 1, 20, 20),
+    (3, 12, 2, 72, 9),
+]
 
 
-def case(batch, steps, heads, width, dtype=torch.float32):
-    gates = 2 * normal(batch, steps, 4, heads, width, seed=1, dtype=dtype)
-    weights = normal(4, heads, width, width, seed=2, dtype=dtype) / width**0.5
-    state = [normal(batch, heads, width, seed=seed, dtype=dtype) for seed in (3, 4, 5)]
+def case(cell, batch, steps, heads, width, value_width=None, dtype=torch.float32):
+    """Inputs by name: those of the cell in their order, the state, and m last."""
+
+    def draw(*shape, seed):
+        return normal(*shape, seed=seed, dtype=dtype)
+
     m = normal(batch, heads, width, seed=6)
-    return gates, weights, state[0].tanh(), state[1], 1 + state[2].abs(), m
+    if cell == "slstm":
+        return {
+            "gates": 2 * draw(batch, steps, 4, heads, width, seed=1),
+            "weights": draw(4, heads, width, width, seed=2) / width**0.5,
+            "h0": draw(batch, heads, width, seed=3).tanh(),
+            "c0": draw(batch, heads, width, seed=4),
+            "n0": 1 + draw(batch, heads, width, seed=5).abs(),
+            "m0": m,
+        }
+    # Keys and queries in one orthant: n.q stays away from 0, where h is a quotient of cancelled sums.
+    value_width = value_width or width
+    return {
+        "q": 0.2 + draw(batch, steps, heads, width, seed=1).abs(),
+        "k": 0.2 + draw(batch, steps, heads, width, seed=2).abs(),
+        "v": draw(batch, steps, heads, value_width, seed=3),
+        "i": 2 * draw(batch, steps, heads, seed=4),
+        "f": 2 * draw(batch, steps, heads, seed=5),
+        "c0": draw(batch, heads, width, value_width, seed=7),
+        "n0": 0.2 + draw(batch, heads, width, seed=8).abs(),
+        "m0": m[..., 0],
+    }
 
 
-def run(gates, weights, h, c, n, m, backend="native", **options):
-    """Return h, the final state, and the gradients of all but m under fixed cotangents."""
-    inputs = [tensor.detach().requires_grad_() for tensor in (gates, weights, h, c, n)]
-    out, last = slstm(*inputs[:2], SLSTMState(*inputs[2:], m), backend=backend, **options)
-    outputs = [out, *last[:3]]
+def apply(cell, tensors, backend="native", **options):
+    """Call the cell on a list of tensors in the order of `case`."""
+    if cell == "slstm":
+        return slstm(*tensors[:2], SLSTMState(*tensors[2:]), backend=backend, **options)
+    return mlstm(*tensors[:5], MLSTMState(*tensors[5:]), backend=backend, **options)
+
+
+def run(cell, inputs, backend="native", **options):
+    """Return by name: h, the final state, and the gradients of all but m under fixed cotangents."""
+    leaves = [tensor.detach().requires_grad_(name != "m0") for name, tensor in inputs.items()]
+    h, last = apply(cell, leaves, backend, **options)
+    outputs = {"h": h} | {f"final {name}": part for name, part in zip(last._fields, last, strict=True)}
+    smooth = [part for name, part in outputs.items() if name != "final m"]
     cotangents = [
-        normal(1, *part.shape[1:], seed=20 + j, dtype=part.dtype).expand_as(part) for j, part in enumerate(outputs)
+        normal(1, *part.shape[1:], seed=20 + j, dtype=part.dtype).expand_as(part) for j, part in enumerate(smooth)
     ]
-    return [part.detach() for part in (out, *last)] + list(torch.autograd.grad(outputs, inputs, cotangents))
+    gradients = torch.autograd.grad(smooth, leaves[:-1], cotangents)
+    return {name: part.detach() for name, part in outputs.items()} | dict(zip(inputs, gradients, strict=False))
 
 
 def assert_same_bits(got, expected):
-    for name, a, b in zip(NAMES, got, expected, strict=True):
-        assert torch.equal(a, b), name
+    for name in expected:
+        assert torch.equal(got[name], expected[name]), name
 
 
 @pytest.fixture
@@ -68,68 +107,92 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def every_level(tmp_path_factory):
+    """The library as a wheel carries it, with every instruction set; one that is built at first use has one."""
+    path = tmp_path_factory.mktemp("library") / loader.file_name()
+    loader.build(path)
+    return loader._load(path)
+
+
+@pytest.fixture
+def at_level(every_level, monkeypatch):
+    """A function that makes the native cells use one instruction set."""
+    monkeypatch.setattr(call, "library", lambda: every_level)
+    return lambda level: monkeypatch.setattr(call, "level", lambda: level)
+
+
+def copy_sources(folder):
+    for path in loader.SOURCE.parent.glob("*.[ch]"):
+        shutil.copy(path, folder)
+    return folder / loader.SOURCE.name
+
+
 def python(code, *, timeout=120, **environment):
     """Run a script in a fresh process, which is killed if it hangs."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **environment}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT), **environment}
     environment.pop("CC", None)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=environment, cwd="/"
     )
 
 
-@needs_kernel
+@needs_compiler
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("level", LEVELS, ids=LEVEL_NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (1, 7, 2, 32), (13, 1, 3, 5), (9, 30, 2, 16), (35, 11, 1, 20), (3, 12, 2, 72)], ids=str
-)
-def test_every_instruction_set_agrees_with_the_reference(shape, forget_gate, dtype, level, monkeypatch):
-    monkeypatch.setattr(native, "_level", lambda: level)
-    inputs = case(*shape, dtype=dtype)
-    expected = run(*(x.double() for x in inputs), backend="reference", forget_gate=forget_gate)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_instruction_set_agrees_with_the_reference(cell, shape, forget_gate, dtype, level, at_level):
+    at_level(level)
+    inputs = case(cell, *shape, dtype=dtype)
+    double = {name: tensor.double() for name, tensor in inputs.items()}
+    expected = run(cell, double, backend="reference", forget_gate=forget_gate)
 
-    got = run(*inputs, forget_gate=forget_gate)
+    got = run(cell, inputs, forget_gate=forget_gate)
 
-    for name, a, b in zip(NAMES, got, expected, strict=True):
-        assert relative_rms(a, b, 1e-3) <= (1e-9 if dtype == torch.float64 else 1e-5), name
+    for name in expected:
+        assert relative_rms(got[name], expected[name], 1e-3) <= (1e-9 if dtype == torch.float64 else 1e-5), name
 
 
-@needs_kernel
+@needs_compiler
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("level", LEVELS, ids=LEVEL_NAMES)
 @pytest.mark.parametrize("width", [5, 16, 24])
-def test_a_row_has_the_same_bits_alone_and_in_any_batch(width, level, monkeypatch):
-    monkeypatch.setattr(native, "_level", lambda: level)
-    gates, weights, *state = case(23, 9, 2, width)
-    whole = run(gates, weights, *state)
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(cell, width, level, at_level):
+    at_level(level)
+    inputs = case(cell, 23, 9, 2, width)
+    whole = run(cell, inputs)
 
     for rows in (slice(0, 1), slice(22, 23), slice(3, 9), slice(5, 22)):
-        part = run(gates[rows], weights, *(tensor[rows] for tensor in state))
-        for name, a, b in zip(NAMES, part, whole, strict=True):
-            assert name == "weights" or torch.equal(a, b[rows]), name
+        part = run(cell, {name: tensor if name == "weights" else tensor[rows] for name, tensor in inputs.items()})
+        for name in whole:
+            assert name == "weights" or torch.equal(part[name], whole[name][rows]), name
 
 
 @needs_kernel
-def test_two_threads_give_the_same_bits_as_one(two_threads):
-    inputs = case(40, 50, 4, 16)
-    assert inputs[0].numel() * 16 > native.WORTH_A_REGION  # enough work for a second thread
-    assert sys.platform != "linux" or native._region() is not None
-    together = [run(*inputs) for _ in range(3)]
+@pytest.mark.parametrize("cell", CELLS)
+def test_two_threads_give_the_same_bits_as_one(cell, two_threads):
+    inputs = case(cell, 40, 50, 4, 16)
+    assert call.threads(40 * 50 * 4 * 16 * 16 * 2) == 2  # enough work for a second thread
+    assert sys.platform != "linux" or call.region() is not None
+    together = [run(cell, inputs) for _ in range(3)]
     torch.set_num_threads(1)
 
-    alone = run(*inputs)
+    alone = run(cell, inputs)
 
     for got in together:
         assert_same_bits(got, alone)
 
 
 @needs_kernel
-def test_calls_from_several_python_threads_give_the_same_bits(two_threads):
-    inputs = case(24, 40, 4, 16)
-    alone = run(*inputs)
+@pytest.mark.parametrize("cell", CELLS)
+def test_calls_from_several_python_threads_give_the_same_bits(cell, two_threads):
+    inputs = case(cell, 24, 40, 4, 16)
+    alone = run(cell, inputs)
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: run(*inputs), range(12)))
+        results = list(pool.map(lambda _: run(cell, inputs), range(12)))
 
     for got in results:
         assert_same_bits(got, alone)
@@ -137,22 +200,25 @@ def test_calls_from_several_python_threads_give_the_same_bits(two_threads):
 
 FORK = """
 import os, sys, time, torch
-from xlstm_ts.kernels import slstm
+from xlstm_ts.kernels import mlstm, slstm
 torch.set_num_threads(2)
-# Much work for the kernel, in tensors so small that torch itself uses one thread for them.
+# Much work for the kernels, in tensors so small that torch itself uses one thread for them.
 gates = torch.randn(32, 4, 4, 2, 64, requires_grad=True)
 weights = (torch.randn(4, 2, 64, 64) / 8).requires_grad_()
+q, k, v = torch.randn(3, 16, 40, 2, 16, requires_grad=True).unbind()
+i, f = torch.randn(2, 16, 40, 2).unbind()
 def run():
     h = slstm(gates, weights, backend="native")[0]
-    return h, *torch.autograd.grad(h, (gates, weights), torch.ones(32, 4, 2, 64))
+    torch.autograd.grad(h, (gates, weights), torch.ones(32, 4, 2, 64))
+    return h, mlstm(q, k, v, i, f, backend="native")[0]
 before = run()
 with torch.no_grad():
     torch.randn(1000, 1000) @ torch.randn(1000, 1000)  # torch's own threads exist now, if not before
 child = os.fork()
 if child == 0:
     with torch.no_grad():
-        alone = slstm(gates, weights, backend="native")[0]
-    os._exit(0 if torch.equal(alone, before[0]) else 3)
+        alone = slstm(gates, weights, backend="native")[0], mlstm(q, k, v, i, f, backend="native")[0]
+    os._exit(0 if all(map(torch.equal, alone, before)) else 3)
 deadline = time.monotonic() + 30
 while time.monotonic() < deadline:
     done, status = os.waitpid(child, os.WNOHANG)
@@ -172,68 +238,118 @@ def test_a_forked_child_of_a_threaded_parent_does_not_hang():
     assert done.returncode == 0, done.stderr
 
 
+LOKY = """
+import torch
+from joblib import Parallel, delayed
+from xlstm_ts.kernels import mlstm
+def run():
+    q, k, v = torch.ones(3, 2, 70, 2, 8).unbind()
+    return mlstm(q, k, v, torch.zeros(2, 70, 2), torch.ones(2, 70, 2), backend="native")[0]
+here = run()
+for there in Parallel(n_jobs=2)(delayed(run)() for _ in range(2)):
+    assert torch.equal(there, here)
+"""
+
+
 @needs_kernel
-def test_inputs_may_lie_in_memory_in_any_order():
-    inputs = case(6, 8, 3, 16)
-    expected = run(*inputs)
-    reordered = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in inputs]
-    strided = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in inputs]
-    time_first = inputs[0].permute(1, 3, 0, 2, 4).contiguous().permute(2, 0, 3, 1, 4)
+def test_joblibs_workers_give_the_same_bits():
+    pytest.importorskip("joblib")
 
-    assert_same_bits(run(*reordered), expected)
-    assert_same_bits(run(*strided), expected)
-    assert_same_bits(run(time_first, *inputs[1:]), expected)
+    done = python(LOKY)
+
+    assert done.returncode == 0, done.stderr
 
 
 @needs_kernel
-def test_a_gradient_of_one_output_alone_equals_the_reference():
-    gates, weights, *state = case(3, 5, 2, 4, torch.float64)
-    for index in range(4):
+@pytest.mark.parametrize("cell", CELLS)
+def test_inputs_may_lie_in_memory_in_any_order(cell):
+    inputs = case(cell, 6, 8, 3, 16)
+    expected = run(cell, inputs)
+
+    for axes in ((0, 1), (-1, -2)):
+        moved = {name: x.transpose(*axes).contiguous().transpose(*axes) for name, x in inputs.items()}
+        assert_same_bits(run(cell, moved), expected)
+
+
+@needs_kernel
+def test_gates_may_come_time_first():
+    inputs = case("slstm", 6, 8, 3, 16)
+    expected = run("slstm", inputs)
+    inputs["gates"] = inputs["gates"].permute(1, 3, 0, 2, 4).contiguous().permute(2, 0, 3, 1, 4)
+
+    assert_same_bits(run("slstm", inputs), expected)
+
+
+@needs_kernel
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gradient_of_one_output_alone_equals_the_reference(cell):
+    inputs = case(cell, 3, 5, 2, 4, dtype=torch.float64)
+    for index in range(len(apply(cell, list(inputs.values()))[1])):
         gradients = []
         for backend in ("native", "reference"):
-            leaf = gates.clone().requires_grad_()
-            h, last = slstm(leaf, weights, SLSTMState(*state), backend=backend)
+            tensors = [tensor.clone() for tensor in inputs.values()]
+            # Keys for mLSTM: its state does not read the queries.
+            leaf = tensors[0 if cell == "slstm" else 1].requires_grad_()
+            h, last = apply(cell, tensors, backend)
             gradients += torch.autograd.grad((h, *last)[index].sum(), leaf)
         torch.testing.assert_close(*gradients)
 
 
 @needs_kernel
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, nullcontext])
-def test_nothing_is_saved_when_no_gradient_is_wanted(mode, monkeypatch):
-    gates, weights, *_ = case(2, 5, 2, 8)
-    gates.requires_grad_(mode is not nullcontext)
+def test_nothing_is_saved_when_no_gradient_is_wanted(cell, mode, monkeypatch):
+    tensors = list(case(cell, 2, 5, 2, 8).values())
+    tensors[0].requires_grad_(mode is not nullcontext)
     kept = []
-    point = native._Call.point
-    monkeypatch.setattr(native._Call, "point", lambda call, **given: kept.append(given) or point(call, **given))
+    point = call.Call.point
+    monkeypatch.setattr(call.Call, "point", lambda self, **given: kept.append(given) or point(self, **given))
 
     with mode():
-        h, _ = slstm(gates, weights, backend="native")
+        h, _ = apply(cell, tensors)
 
     assert h.grad_fn is None
-    assert [given["saved"] for given in kept if "saved" in given] == [None]
+    assert [given[name] for given in kept for name in ("saved", "memories") if name in given] == [None]
 
 
 @needs_kernel
-def test_a_backward_may_be_repeated():
-    gates, weights, *_ = case(5, 6, 2, 8)
-    gates.requires_grad_()
-    h, _ = slstm(gates, weights, backend="native")
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_backward_may_be_repeated(cell):
+    tensors = list(case(cell, 5, 6, 2, 8).values())
+    tensors[0].requires_grad_()
+    h, _ = apply(cell, tensors)
 
-    first, second = (torch.autograd.grad(h.sum(), gates, retain_graph=True)[0] for _ in range(2))
+    first, second = (torch.autograd.grad(h.sum(), tensors[0], retain_graph=True)[0] for _ in range(2))
 
     assert torch.equal(first, second)
 
 
 @needs_kernel
-def test_a_nan_stays_in_its_own_row():
-    gates, weights, *_ = case(4, 6, 1, 8)
-    gates[1, 2] = torch.nan
+@pytest.mark.parametrize(("cell", "name"), [("slstm", "gates"), *(("mlstm", name) for name in "qkvif")])
+def test_a_nan_stays_in_its_own_row(cell, name):
+    inputs = case(cell, 4, 6, 1, 8)
+    inputs[name][1, 2] = torch.nan
 
-    h, _ = slstm(gates, weights, backend="native")
+    h, _ = apply(cell, list(inputs.values()))
 
-    assert h[1, 2:].isnan().all()
+    assert h[1, 2 if name == "q" else slice(2, None)].isnan().all()
     assert torch.isfinite(h[[0, 2, 3]]).all()
-    assert torch.isfinite(h[1, :2]).all()
+    # A value is multiplied by weights of 0 in the earlier steps of its chunk, and 0 * NaN is NaN.
+    assert name == "v" or torch.isfinite(h[1, :2]).all()
+
+
+@needs_kernel
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_step_equals_one_step_of_a_sequence(cell):
+    inputs = case(cell, 5, 1, 2, 32)
+    longer = case(cell, 5, 2, 2, 32)
+    names = ["gates"] if cell == "slstm" else list("qkvif")
+    longer |= {name: torch.cat([inputs[name], longer[name][:, 1:]], 1) for name in names}
+
+    h, _ = apply(cell, list(inputs.values()))
+    both, _ = apply(cell, list(longer.values()))
+
+    torch.testing.assert_close(h[:, 0], both[:, 0])
 
 
 def test_other_devices_and_tensor_classes_are_refused_by_name():
@@ -274,7 +390,7 @@ def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
     failing.write_text("#!/bin/sh\necho 'cells.c:1: error: no such thing' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(loader, "SOURCE", Path(shutil.copy(loader.SOURCE, tmp_path / "cells.c")))
+    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
     monkeypatch.setenv("CC", str(failing))
 
     found = loader._find()
@@ -288,10 +404,10 @@ def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
 @needs_compiler
 def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loader, "SOURCE", Path(shutil.copy(loader.SOURCE, tmp_path / "cells.c")))
+    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
     (folder,) = loader._cache()
     folder.mkdir(parents=True)
-    (folder / loader.file_name()).write_bytes(b"not a library")
+    (folder / loader.file_name(loader.host_options())).write_bytes(b"not a library")
 
     built = loader._find()
     monkeypatch.delenv("CC", raising=False)
@@ -300,14 +416,14 @@ def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compile
 
     assert isinstance(built, ctypes.CDLL)
     assert isinstance(found, ctypes.CDLL)
-    assert [path.name for path in folder.iterdir()] == [loader.file_name()]
+    assert [path.name for path in folder.iterdir()] == [loader.file_name(loader.host_options())]
 
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
     (tmp_path / "xlstm_ts").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loader, "SOURCE", Path(shutil.copy(loader.SOURCE, tmp_path / "cells.c")))
+    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
 
     found = loader._find()
 

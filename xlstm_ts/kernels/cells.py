@@ -108,10 +108,11 @@ def mlstm(
         State after the previous piece. Default: the empty history.
     forget_gate : {"sigmoid", "exp"}
         Activation of the forget gate.
-    backend : {"auto", "eager", "reference"}
+    backend : {"auto", "native", "eager", "reference"}
         Implementation. "auto" picks the fastest that supports these tensors.
     chunk : int, optional
-        Steps that the chunkwise form treats at once. It changes speed and memory, not the result.
+        Steps that the chunkwise form treats at once; "native" takes 128 at most. It changes speed and memory, not
+        the result.
 
     Returns
     -------

@@ -21,6 +21,7 @@ BACKENDS: dict[str, dict[str, str]] = {
         "reference": "xlstm_ts.kernels._slstm.reference",
     },
     "mlstm": {
+        "native": "xlstm_ts.kernels._mlstm.native",
         "eager": "xlstm_ts.kernels._mlstm.eager",
         "reference": "xlstm_ts.kernels._mlstm.reference",
     },

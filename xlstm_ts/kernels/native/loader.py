@@ -1,9 +1,10 @@
-"""Find the library built from cells.c, or build it, once per process; explain why where neither succeeds.
+"""Find the library built from the C files here, or build it, once per process; explain why where neither succeeds.
 
 Looked for in this order: beside the source, where a wheel carries it; in the user's cache; else it is built into the
-cache, or, where that cannot be written, into a folder that is gone once the library is loaded. Its name holds a hash
-of source, flags and machine, so that it is never stale. The build hook of the wheel uses `build` from here, so this
-file needs nothing but the standard library.
+cache, or, where that cannot be written, into a folder that is gone once the library is loaded. A wheel's library holds
+every instruction set; one built at first use holds that of this processor alone, which takes half the time. Its name
+holds a hash of sources, flags and machine, so that it is never stale. The build hook of the wheel uses `build` from
+here, so this file needs nothing but the standard library.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +28,7 @@ FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 ]
 COMPILERS = ("cc", "gcc", "clang")
-TIME_LIMIT = 120  # seconds; a build takes one or two
+TIME_LIMIT = 120  # seconds; a build takes about one
 
 _found: ctypes.CDLL | str | None = None
 _lock = threading.Lock()
@@ -46,16 +48,30 @@ def library() -> ctypes.CDLL | str:
     return _found
 
 
-def file_name() -> str:
-    """Return the name of the library that belongs to this source on this kind of machine."""
-    digest = hashlib.sha256(SOURCE.read_bytes())
-    digest.update(" ".join([*FLAGS, sys.platform, platform.machine()]).encode())
+def file_name(options: Sequence[str] = ()) -> str:
+    """Return the name of the library that belongs to these sources, built with `options`, on this kind of machine."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE.parent.glob("*.[ch]")):
+        digest.update(path.read_bytes())
+    digest.update(" ".join([*FLAGS, *options, sys.platform, platform.machine()]).encode())
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
     return f"cells-{digest.hexdigest()[:16]}{suffix}"
 
 
-def build(target: Path) -> None:
-    """Compile the source to `target`, which appears complete or not at all.
+def host_options() -> list[str]:
+    """Return the option that leaves out other processors' instruction sets; nothing where this one's is unknown."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                has = set(line.split())
+                if has >= {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}:
+                    return ["-DXLSTM_ONLY=2"]
+                return ["-DXLSTM_ONLY=1"] if has >= {"avx2", "fma"} else []
+    return []
+
+
+def build(target: Path, options: Sequence[str] = ()) -> None:
+    """Compile the sources to `target`, which appears complete or not at all.
 
     Raises
     ------
@@ -68,7 +84,7 @@ def build(target: Path) -> None:
     handle, draft = tempfile.mkstemp(prefix="cells-", suffix=".tmp", dir=target.parent)
     os.close(handle)
     try:
-        command = [*compiler, *FLAGS, str(SOURCE), "-o", draft, "-lm"]
+        command = [*compiler, *FLAGS, *options, str(SOURCE), "-o", draft, "-lm"]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
@@ -87,21 +103,22 @@ def build(target: Path) -> None:
 
 def _find() -> ctypes.CDLL | str:
     try:
-        name = file_name()
+        carried, options = file_name(), host_options()
+        name = file_name(options)
     except OSError as error:
         return f"cannot read its source ({error})"
-    places = [SOURCE.parent, *_cache()]
-    for folder in places:
+    cache = _cache()
+    for path in [SOURCE.parent / carried, *(folder / name for folder in cache)]:
         with suppress(OSError, AttributeError):  # absent, unreadable or made for another system: build it
-            return _load(folder / name)
+            return _load(path)
     try:
-        for folder in places[1:]:
+        for folder in cache:
             with suppress(OSError, AttributeError):
                 folder.mkdir(parents=True, exist_ok=True)
-                build(folder / name)
+                build(folder / name, options)
                 return _load(folder / name)
         with tempfile.TemporaryDirectory(prefix="xlstm_ts-", ignore_cleanup_errors=True) as passing:
-            build(Path(passing, name))
+            build(Path(passing, name), options)
             return _load(Path(passing, name))
     except BuildFailedError as error:
         return str(error)
@@ -114,9 +131,12 @@ def _load(path: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path))
     loaded.xlstm_level.restype = ctypes.c_int64
     loaded.xlstm_level.argtypes = []
-    loaded.xlstm_slstm_saved.restype = ctypes.c_int64
-    for function in (loaded.xlstm_slstm_saved, loaded.xlstm_slstm_forward, loaded.xlstm_slstm_backward):
-        function.argtypes = [ctypes.c_void_p]
+    if loaded.xlstm_level() < 0:
+        raise OSError(f"{path} was built for another processor")
+    for cell in ("slstm", "mlstm"):
+        for what, result in {"saved": ctypes.c_int64, "forward": ctypes.c_int, "backward": ctypes.c_int}.items():
+            function = getattr(loaded, f"xlstm_{cell}_{what}")
+            function.argtypes, function.restype = [ctypes.c_void_p], result
     return loaded
 
 

@@ -1,0 +1,104 @@
+/* Small matrix products and what goes with them; compiled once per instruction set and number type.
+ *
+ * A product keeps a block of results in registers, broadcasts numbers of its left factor and reads vectors of its right
+ * one. With both in the nearest caches this runs at the machine's peak. A sum always runs over its terms in one order,
+ * however many rows there are.
+ */
+
+#define VEC NAME(vec)
+typedef REAL VEC __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+#define LANES ((integer)(VECTOR / sizeof(REAL)))
+
+/* One register block: c[r, v] = keep * c[r, v] + sum over j < inner of a[r, j] * b[j, v], for `rows` rows and `vecs`
+ * vectors. Where keep is 0, what stood in c does not matter. */
+INLINE TARGET void NAME(block)(const int rows, const int vecs, integer inner, const REAL *a, integer a_row,
+                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+    VEC sum[ROWS][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            sum[r][v] = (VEC){0};
+            if (keep != 0) sum[r][v] = keep * *(const VEC *)(c + r * c_row + v * LANES);
+        }
+    for (integer j = 0; j < inner; j++) {
+        VEC right[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) right[v] = *(const VEC *)(b + j * b_step + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            REAL left = a[r * a_row + j * a_step];
+#pragma GCC unroll 2
+            for (int v = 0; v < vecs; v++) sum[r][v] += left * right[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) *(VEC *)(c + r * c_row + v * LANES) = sum[r][v];
+}
+
+INLINE TARGET void NAME(panel)(const int vecs, integer rows, integer inner, const REAL *a, integer a_row,
+                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+    const int most = VECTOR == 32 ? 4 : ROWS; /* AVX2 has 16 registers, the others 32 (or little to lose) */
+    integer r = 0;
+    for (; r + most <= rows; r += most)
+        NAME(block)(most, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+    if (r + 4 <= rows) {
+        NAME(block)(4, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+        r += 4;
+    }
+    for (; r < rows; r++)
+        NAME(block)(1, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+}
+
+/* c = keep * c + a @ b; `columns` is a multiple of LANES. b_step 0 says that b is packed in panels of two vectors. */
+static TARGET void NAME(multiply)(integer rows, integer columns, integer inner, const REAL *a, integer a_row,
+                                  integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+    for (integer v = 0; v < columns; v += 2 * LANES) {
+        const REAL *part = b_step ? b + v : b + v * inner;
+        if (columns - v >= 2 * LANES)
+            NAME(panel)(2, rows, inner, a, a_row, a_step, part, b_step ? b_step : 2 * LANES, c + v, c_row, keep);
+        else
+            NAME(panel)(1, rows, inner, a, a_row, a_step, part, b_step ? b_step : LANES, c + v, c_row, keep);
+    }
+}
+
+/* Where element (row, column) of a matrix lies when it is packed in panels of two vectors. */
+INLINE integer NAME(packed)(integer row, integer column, integer rows, integer columns) {
+    integer start = column / (2 * LANES) * (2 * LANES);
+    integer wide = columns - start < 2 * LANES ? LANES : 2 * LANES;
+    return start * rows + row * wide + (column - start);
+}
+
+/* Copies rows of `width` numbers, filling up to `padded` with zeros where the target has the room. */
+INLINE void NAME(copy)(integer rows, integer width, const REAL *from, integer from_row, REAL *to, integer to_row) {
+    for (integer r = 0; r < rows; r++) memcpy(to + r * to_row, from + r * from_row, width * sizeof(REAL));
+}
+
+INLINE void NAME(prefetch)(integer rows, integer width, const REAL *from, integer row) {
+    /* Into the second level: the rows often lie whole pages apart, and would evict each other from the first. */
+    for (integer r = 0; r < rows; r++)
+        for (integer k = 0; k < width; k += 64 / sizeof(REAL)) __builtin_prefetch(from + r * row + k, 0, 2);
+}
+
+/* to[c, r] = from[r, c]. */
+INLINE TARGET void NAME(transpose)(integer rows, integer columns, const REAL *restrict from, integer from_row,
+                                   REAL *restrict to, integer to_row) {
+    for (integer c = 0; c < columns; c++)
+        for (integer r = 0; r < rows; r++) to[c * to_row + r] = from[r * from_row + c];
+}
+
+/* sum over j < count of a[j] * b[j]; `count` is a multiple of LANES. */
+INLINE TARGET REAL NAME(dot)(integer count, const REAL *a, const REAL *b) {
+    VEC sum = {0};
+    for (integer j = 0; j < count; j += LANES) sum += *(const VEC *)(a + j) * *(const VEC *)(b + j);
+    REAL total = 0;
+    for (integer l = 0; l < LANES; l++) total += sum[l];
+    return total;
+}
+
+/* y += scale * x; `count` is a multiple of LANES. */
+INLINE TARGET void NAME(add)(integer count, REAL scale, const REAL *x, REAL *y) {
+    for (integer j = 0; j < count; j += LANES) *(VEC *)(y + j) += scale * *(const VEC *)(x + j);
+}

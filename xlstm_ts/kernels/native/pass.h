@@ -1,0 +1,10 @@
+/* One pass over the cells, for REAL, TYPE, ISA, VECTOR and TARGET as cells.c has set them. */
+#include "matrix.h"
+#include "slstm.h"
+#include "mlstm.h"
+
+#undef VEC
+#undef LANES
+#undef ISA
+#undef VECTOR
+#undef TARGET
