@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xlstm_ts.data.causal import OutlierLimiter, WaveletDenoiser
     from xlstm_ts.data.transformers import WindowTransformer, make_windows
     from xlstm_ts.datasets import list_datasets, load_dataset
     from xlstm_ts.evaluation.backtest import backtest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "OutlierLimiter": "xlstm_ts.data.causal",
+    "WaveletDenoiser": "xlstm_ts.data.causal",
     "WindowTransformer": "xlstm_ts.data.transformers",
     "XLSTMForecaster": "xlstm_ts.forecaster",
     "XLSTMRegressor": "xlstm_ts.regressor",
@@ -29,6 +32,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "OutlierLimiter",
+    "WaveletDenoiser",
     "WindowTransformer",
     "XLSTMForecaster",
     "XLSTMRegressor",
