@@ -255,7 +255,7 @@ def test_prediction_changes_nothing(fitted):
     assert not fitted.network_.training
     for name, value in fitted.network_.state_dict().items():
         assert torch.equal(value, before["network_"].state_dict()[name])
-    assert np.array_equal(fitted._series.values, before["_series"].values)
+    assert np.array_equal(fitted._panel.series[0].values, before["_panel"].series[0].values)
     pd.testing.assert_frame_equal(fitted.history_, before["history_"])
 
 
@@ -586,9 +586,9 @@ def bad_frames():
 
 @pytest.mark.parametrize("kind", bad_frames())
 def test_bad_series_get_one_typed_error_before_training(kind, monkeypatch):
-    from xlstm_ts import forecaster
+    from xlstm_ts.training import fitting
 
-    monkeypatch.setattr(forecaster, "train", lambda *a, **k: pytest.fail("training had begun"))
+    monkeypatch.setattr(fitting, "train", lambda *a, **k: pytest.fail("training had begun"))
     y, error, message = bad_frames()[kind]
     with pytest.raises(error, match=message) as caught:
         small().fit(y)
@@ -619,9 +619,9 @@ def test_bad_series_get_one_typed_error_before_training(kind, monkeypatch):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_impossible_parameters_are_named_before_training(changes, error, message, monkeypatch):
-    from xlstm_ts import forecaster
+    from xlstm_ts.training import fitting
 
-    monkeypatch.setattr(forecaster, "train", lambda *a, **k: pytest.fail("training had begun"))
+    monkeypatch.setattr(fitting, "train", lambda *a, **k: pytest.fail("training had begun"))
     with pytest.raises(error, match=message):
         small(**changes).fit(hourly())
 

@@ -8,7 +8,8 @@ import torch
 from helpers import SMALL_NETWORK, generator
 from scipy.stats import norm
 
-from xlstm_ts.data.panel import SeriesScaler
+from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.windows import Windows
 from xlstm_ts.inference import Predictor
 from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
@@ -42,7 +43,19 @@ def make_network(config, spread=0.15):
 
 
 def make_predictor(config, calibration, series, **options):
-    return Predictor(make_network(config, **options), SeriesScaler.fit(series), LEVELS, calibration)
+    return OneSeries(Predictor(make_network(config, **options), LEVELS, calibration), SeriesScaler.fit(series))
+
+
+class OneSeries:
+    """A predictor for a single series in its own units."""
+
+    def __init__(self, predictor, scaler):
+        self.predictor, self.scaler, self.network = predictor, scaler, predictor.network
+
+    def forecast(self, values, origins, steps):
+        config = self.network.config
+        windows = Windows.of(self.scaler.forward(values), config.context_length, config.horizon, torch.device("cpu"))
+        return self.predictor.forecast(windows, origins, steps, self.scaler)
 
 
 def assert_close(got, expected, scaler):
@@ -185,7 +198,7 @@ def test_intervals_of_an_untrained_network_grow_from_block_to_block_as_of_a_rand
     config = replace(BASE, horizon=1, context_length=200, patch_length=8, channels=1)
     network = ForecastNetwork.create(config, generator=generator(), device=torch.device("cpu")).eval()
     series = np.random.default_rng(0).normal(size=(200, 1))
-    predictor = Predictor(network, SeriesScaler.fit(series), LEVELS, None)
+    predictor = OneSeries(Predictor(network, LEVELS, None), SeriesScaler.fit(series))
 
     forecast = predictor.forecast(series, np.array([200]), 4)
 

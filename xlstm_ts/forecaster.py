@@ -3,27 +3,38 @@
 import copy
 import warnings
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from sktime.forecasting.base import BaseForecaster
 
 from xlstm_ts.checks import is_between, is_whole, require
-from xlstm_ts.data.panel import SeriesArray, SeriesScaler, check_values, make_series
-from xlstm_ts.data.time_axis import check_order
-from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
+from xlstm_ts.data.covariates import CovariatePlan, check_x, plan_columns, with_categories
+from xlstm_ts.data.panel import (
+    Panel,
+    check_same_times,
+    is_nested,
+    make_panel,
+    panel_scaler,
+    panel_windows,
+    repair,
+    take_apart,
+)
+from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.series import check_columns, check_values
+from xlstm_ts.data.time_axis import TimeAxis, check_order
+from xlstm_ts.data.time_features import choose_time_features
+from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, ParameterError
-from xlstm_ts.inference import Predictor
-from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork, NetworkConfig
+from xlstm_ts.inference import BATCH_SIZE, Predictor
+from xlstm_ts.nn.network import NetworkConfig
 from xlstm_ts.quantiles import check_levels, interpolate_levels
-from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthFactors, forecast_held_out
-from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
+from xlstm_ts.training.calibration import MIN_WINDOWS
 from xlstm_ts.training.device import resolve_device
-from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
+from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
+from xlstm_ts.training.loop import TrainingConfig
 from xlstm_ts.training.seeds import draw_seed
-from xlstm_ts.training.warm_start import warm_start
 
 DENSE_LEVELS = (np.arange(200) + 0.5) / 200  # for moments and distributions
 
@@ -97,7 +108,25 @@ class XLSTMForecaster(BaseForecaster):
         Train once more on the whole period, for the number of epochs that was best.
     update_steps : int, default=20
         Fine-tuning steps of ``update(..., update_params=True)``: at a tenth of `learning_rate`, on windows whose
-        targets reach into the new data, from the present weights and with scalers and calibration kept.
+        targets reach into the new data, from the present weights and with scalers and calibration kept. As many
+        are taken by `fit` after `pretrain`. 0 keeps the weights.
+    past_covariates : list of column names, optional
+        Columns of X that are measurements: read up to the cutoff, never beyond it. All other columns of X are known
+        ahead: `predict` needs them from the step after the cutoff to the last one asked for.
+    static_covariates : list of column names, optional
+        Columns of X that tell the series of a panel apart: one value per series, which `predict` need not be given.
+    calendar_features : "auto", list of str, or None, default=None
+        Covariates that the clock gives: sine and cosine of the place in the "hour", "day", "week" or "year", read
+        off the local time where the index has a zone. "auto" takes every cycle that the step can show and the
+        longest series has gone through twice.
+    holidays : str, optional
+        Country, or country and region, whose public holidays are marked as a covariate: "DE", "US-CA". Needs the
+        extra `calendar`.
+    on_gap : {"raise", "mask"}, default="raise"
+        What to do with times that are left out of a regular index: an error, or missing values in their place.
+    resample : str, optional
+        A step of time, "1h", to whose grid `y` and `X` are brought first by averaging; times may then be irregular,
+        repeated and unsorted.
     calendar : pandas offset, str, DatetimeIndex or TradingCalendar, optional
         What continues a daily index without freq: an offset, the future sessions themselves, or the `calendar_` of
         another forecaster. Default: inferred
@@ -122,7 +151,9 @@ class XLSTMForecaster(BaseForecaster):
     calibrated_ : bool
         Whether intervals were calibrated on held-out windows.
     calendar_ : TradingCalendar or None
-        The sessions rule of an index without freq.
+        The sessions rule of an index without freq (of the first series).
+    pretrained_ : tuple
+        After `pretrain`: the network and how it came about.
 
     Raises
     ------
@@ -142,7 +173,12 @@ class XLSTMForecaster(BaseForecaster):
 
     Notes
     -----
-    This version takes no covariates: as sktime does for forecasters without them, `X` is accepted and ignored.
+    Columns of numbers in X are scaled by what was seen in training; columns of text or of a categorical dtype become
+    categories. NaN means missing, in X as in y.
+
+    A frame with instance levels above time is one panel: a single network is trained on all its series, each with a
+    level and scale of its own. Series may have different lengths and ends; their ends are held out from the same
+    time on. `pretrain` on a panel and then `fit` on other series takes the network to these.
 
     Unlike the forecaster of the same name in sktime, which is the network of another paper, this one computes the
     xLSTM equations, and a step's value does not depend on which other steps are asked for.
@@ -162,10 +198,15 @@ class XLSTMForecaster(BaseForecaster):
         "authors": ["xlstm_ts developers"],
         "maintainers": ["xlstm_ts developers"],
         "python_dependencies": None,
-        "y_inner_mtype": "pd.DataFrame",
-        "X_inner_mtype": "pd.DataFrame",
+        "y_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
+        "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "capability:multivariate": True,
-        "capability:exogenous": False,
+        "capability:exogenous": True,
+        "capability:categorical_in_X": True,
+        "capability:non_contiguous_X": False,
+        "capability:unequal_length": True,
+        "capability:pretrain": True,
+        "pretrain:fitted_params": ["pretrained_"],
         "capability:missing_values": True,
         "capability:insample": True,
         "capability:pred_int": True,
@@ -208,6 +249,12 @@ class XLSTMForecaster(BaseForecaster):
         calibrate=True,
         refit_on_all=False,
         update_steps=20,
+        past_covariates=None,
+        static_covariates=None,
+        calendar_features=None,
+        holidays=None,
+        on_gap="raise",
+        resample=None,
         calendar=None,
         device="auto",
         random_state=None,
@@ -238,6 +285,12 @@ class XLSTMForecaster(BaseForecaster):
         self.calibrate = calibrate
         self.refit_on_all = refit_on_all
         self.update_steps = update_steps
+        self.past_covariates = past_covariates
+        self.static_covariates = static_covariates
+        self.calendar_features = calendar_features
+        self.holidays = holidays
+        self.on_gap = on_gap
+        self.resample = resample
         self.calendar = calendar
         self.device = device
         self.random_state = random_state
@@ -247,72 +300,101 @@ class XLSTMForecaster(BaseForecaster):
     # Fitting
 
     def _check_X_y(self, X=None, y=None, **kwargs):
-        """Check a single series in words of our own before sktime's generic checks see it."""
-        if isinstance(y, pd.Series | pd.DataFrame) and not isinstance(y.index, pd.MultiIndex):
-            frame = y.to_frame() if isinstance(y, pd.Series) else y
-            where = f"{type(self).__name__}.{'update' if self.is_fitted else 'fit'}"
-            check_values(frame, where)
-            check_order(frame.index, where)
+        """Repair and check frames, in words of our own, before sktime's generic checks see them."""
+        where = f"{type(self).__name__}.{'predict' if y is None else 'update' if self.is_fitted else 'fit'}"
+        if y is not None:
+            y = self._prepared(y, where, check_values)
+        if X is not None:
+            X = with_categories(self._prepared(X, f"{where}: X", check_x))
+        if all(isinstance(data, pd.Series | pd.DataFrame) and not is_nested(data) for data in (y, X)):
+            check_same_times(y, X, where)
         return super()._check_X_y(X=X, y=y, **kwargs)
+
+    def _prepared(self, data, where: str, check):
+        """Return a pandas object as asked for by `resample` and `on_gap`, checked; anything else as it is."""
+        if not isinstance(data, pd.Series | pd.DataFrame) or is_nested(data):
+            return data
+        frame = data.to_frame() if isinstance(data, pd.Series) else data
+        repaired = repair(frame, where, resample=self.resample, on_gap=self.on_gap)
+        for key, part in take_apart(repaired, where):
+            name = where if key == 0 else f"{where}: series {key!r}"
+            check(part, name)
+            check_order(part.index, name)
+        if repaired is frame:
+            return data
+        return repaired.iloc[:, 0].rename(data.name) if isinstance(data, pd.Series) else repaired
 
     def _fit(self, y, X, fh):
         where = f"{type(self).__name__}.fit"
-        self._check_parameters(where)
-        config = self._network_config(y.shape[1])
-        training = self._training_config()
-        device = resolve_device(self.device, where)
-        series = make_series(y, calendar=self.calendar, where=where)
-
-        rows = len(series.values)
-        for split in (split_by_target_time(rows, self.horizon, self.validation_fraction), Split(rows, rows, rows)):
-            scaler = SeriesScaler.fit_before(series.values, split.train)
-            windows = Windows.of(scaler.forward(series.values), config.context_length, self.horizon, device)
-            origins = windows.usable(training_origins(split.train, self.horizon), split.train)
-            if len(origins):  # else all that was observed lies in the part to be held out
-                break
-        else:
-            raise DataError(
-                f"{where}: no two observed values are within context_length={config.context_length} plus "
-                f"horizon={self.horizon} steps of each other; there is nothing to learn from. Raise one of them, or "
-                "resample the series to a longer step."
-            )
-        valid = windows.usable(held_out_origins(split.train, split.stop, self.horizon), split.stop)
-        held_out = windows.usable(held_out_origins(split.stop, split.end, self.horizon), split.end)
-        self._warn_if_short(where, rows, len(valid), len(held_out))
-
         self._seed = draw_seed(self.random_state)
-        generator = torch.Generator().manual_seed(self._seed)
-        network = ForecastNetwork.create(config, generator=generator, device=device)
-        penalty = warm_start(network, windows, origins, stop=split.train, valid_origins=valid)
-        run = train(
-            network,
-            windows,
-            origins,
-            stop=split.train,
-            valid_origins=valid,
-            config=training,
-            generator=generator,
-            callbacks=self._callbacks(len(valid)),
-        )
-        best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
-        self.calibrated_ = bool(self.calibrate) and len(held_out) >= MIN_WINDOWS
-        self._calibration = self._calibrate(network, windows, held_out, origins)
-        interrupted = run.interrupted
-        if self.refit_on_all and not interrupted and split.train < rows:
-            again, interrupted = self._train_on_all(windows, training, best_epoch, penalty, config, device)
-            network = network if interrupted else again
-
-        self.network_ = network
-        self.history_ = pd.DataFrame(run.history)
-        self.best_epoch_ = best_epoch
-        self.calendar_ = series.axis.calendar
-        self._scaler = scaler
-        self._series = series
-        if interrupted:
+        pretrained = getattr(self, "pretrained_", None)
+        if pretrained is None:
+            fitted, config, panel = self._train(y, X, where)
+        else:
+            fitted, config, panel = self._continue(pretrained, y, X, where)
+        self.network_ = fitted.network
+        self.history_ = pd.DataFrame(fitted.history)
+        self.best_epoch_ = fitted.best_epoch
+        self.calibrated_ = fitted.calibrated
+        self.calendar_ = panel.series[0].axis.calendar
+        self._calibration, self._covariates = fitted.calibration, fitted.covariates
+        self._scaler, self._panel, self._fit_config = fitted.scaler, panel, config
+        if fitted.interrupted:
             # Nothing is lost: the estimator is complete with its best weights so far, and the caller is told.
             self._is_fitted = True
             raise KeyboardInterrupt
         return self
+
+    def _pretrain(self, y, X=None, fh=None):
+        where = f"{type(self).__name__}.pretrain"
+        self._seed = draw_seed(self.random_state)
+        fitted, config, _ = self._train(y, X, where)
+        self.pretrained_ = Pretrained(fitted, config)
+        if fitted.interrupted:
+            raise KeyboardInterrupt
+        return self
+
+    def _pretrain_update(self, y, X=None, fh=None):
+        fitted, config, _ = self._continue(self.pretrained_, y, X, f"{type(self).__name__}.pretrain")
+        self.pretrained_ = Pretrained(fitted, config)
+        return self
+
+    def _train(self, y, X, where: str) -> tuple[Fitted, FitConfig, Panel]:
+        """Fit a network to a frame."""
+        self._check_parameters(where)
+        self._fit_config_of(self._network_config(1, ()))  # what is impossible is named before the data are looked at
+        device = resolve_device(self.device, where)
+        columns = plan_columns(X, _names(self.past_covariates), _names(self.static_covariates), where)
+        panel = make_panel(y, X=X, plan=columns, calendar=self.calendar, where=where)
+        clock = choose_time_features(
+            [one.axis.index for one in panel.series], self.calendar_features, self.holidays, where
+        )
+        covariates = CovariatePlan.unscaled(columns, clock)
+        config = self._fit_config_of(self._network_config(y.shape[1], tuple(covariates.known.tolist())))
+        fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
+        rows = max(len(one.values) for one in panel.series)
+        self._warn_if_short(where, rows, fitted.stopping_windows, fitted.held_out_windows)
+        return fitted, config, panel
+
+    def _continue(self, pretrained, y, X, where: str) -> tuple[Fitted, FitConfig, Panel]:
+        """Take a pretrained network to other series: scale them, and let it adapt a little."""
+        fitted, config = pretrained
+        if y.shape[1] != config.network.channels:
+            raise DataError(
+                f"{where}: y has {y.shape[1]} columns; the forecaster was pretrained on {config.network.channels}. "
+                "Give as many."
+            )
+        columns = fitted.covariates.columns
+        if X is not None and not columns:
+            raise DataError(f"{where}: X was given, but the forecaster was pretrained without. Leave it out.")
+        panel = make_panel(y, X=X, plan=columns, calendar=self.calendar, where=where)
+        scaler = panel_scaler(panel, np.array([len(one.values) for one in panel.series]))
+        network = copy.deepcopy(fitted.network)
+        if self.update_steps:
+            known = np.zeros(len(panel), dtype=np.int64)
+            options = {"steps": self.update_steps, "seed": self._seed}
+            adapt(network, panel, scaler, fitted.covariates, known, config, **options)
+        return fitted._replace(network=network, scaler=scaler), config, panel
 
     def _check_parameters(self, where: str) -> None:
         several = isinstance(self.quantile_levels, list | tuple | np.ndarray)
@@ -328,10 +410,15 @@ class XLSTMForecaster(BaseForecaster):
             )
         fraction = self.validation_fraction
         require(is_between(fraction, 0, 1), "validation_fraction", fraction, "from 0 (none) to below 1")
-        for name in ("patience", "update_steps"):
-            require(is_whole(getattr(self, name)), name, getattr(self, name), "a whole number, 1 or above")
+        require(is_whole(self.patience), "patience", self.patience, "a whole number, 1 or above")
+        require(is_whole(self.update_steps, 0), "update_steps", self.update_steps, "a whole number, 0 or above")
+        require(self.on_gap in ("raise", "mask"), "on_gap", self.on_gap, '"raise" or "mask"')
+        for name in ("past_covariates", "static_covariates"):
+            value = getattr(self, name)
+            named = value is None or isinstance(value, list | tuple | pd.Index)
+            require(named, name, value, "a list of columns of X, or None")
 
-    def _network_config(self, channels: int) -> NetworkConfig:
+    def _network_config(self, channels: int, known: tuple[bool, ...]) -> NetworkConfig:
         context_length = self.context_length
         if self.backbone == "patch" and is_whole(context_length) and is_whole(self.patch_length):
             context_length = self.patch_length * -(-context_length // self.patch_length)
@@ -351,6 +438,7 @@ class XLSTMForecaster(BaseForecaster):
             linear_skip=self.linear_skip,
             loss=self.loss,
             quantile_levels=tuple(float(level) for level in self.quantile_levels),
+            known=known,
         )
 
     def _training_config(self) -> TrainingConfig:
@@ -361,6 +449,18 @@ class XLSTMForecaster(BaseForecaster):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             gradient_clip=self.gradient_clip,
+        )
+
+    def _fit_config_of(self, network: NetworkConfig) -> FitConfig:
+        return FitConfig(
+            network,
+            self._training_config(),
+            patience=self.patience,
+            validation_fraction=self.validation_fraction,
+            calibrate=bool(self.calibrate),
+            refit_on_all=bool(self.refit_on_all),
+            verbose=bool(self.verbose),
+            quantile_levels=np.asarray(self.quantile_levels, dtype=np.float64),
         )
 
     def _warn_if_short(self, where: str, rows: int, stopping: int, held_out: int) -> None:
@@ -376,44 +476,8 @@ class XLSTMForecaster(BaseForecaster):
                 f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off. About {need} rows are needed for both; "
                 "give a longer series, a shorter horizon, or validation_fraction=0 to say that this is meant.",
                 ShortSeriesWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-
-    def _callbacks(self, valid_windows: int) -> list[Callback]:
-        stopping: list[Callback] = [BestWeights(self.patience)] if valid_windows else []
-        return stopping + ([Progress()] if self.verbose else [])
-
-    def _calibrate(self, network, windows, held_out, origins) -> WidthFactors | ResidualQuantiles | None:
-        levels = np.asarray(self.quantile_levels, dtype=np.float64)
-        if self.loss in POINT_LOSSES:
-            # A point network has no spread of its own: without enough held-out windows it is measured in training.
-            measured = held_out if len(held_out) >= MIN_WINDOWS else origins
-            return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
-        return WidthFactors.fit(forecast_held_out(network, windows, held_out), levels) if self.calibrated_ else None
-
-    def _train_on_all(self, windows, training, epochs, penalty, config, device) -> tuple[ForecastNetwork, bool]:
-        """Train a second network on every row, as long as was best for the first; say whether that was interrupted."""
-        generator = torch.Generator().manual_seed(self._seed)
-        network = ForecastNetwork.create(config, generator=generator, device=device)
-        rows, none = len(windows.values), np.arange(0)
-        origins = windows.usable(training_origins(rows, self.horizon), rows)
-        warm_start(network, windows, origins, stop=rows, valid_origins=none, penalty=penalty)
-        if epochs == 0:
-            return network, False
-        try:
-            run = train(
-                network,
-                windows,
-                origins,
-                stop=rows,
-                valid_origins=none,
-                config=replace(training, max_epochs=epochs),
-                generator=generator,
-                callbacks=self._callbacks(0),
-            )
-        except KeyboardInterrupt:
-            return network, True
-        return network, run.interrupted
 
     def update(self, y, X=None, update_params=True):
         """Take new observations in, as sktime's `update`; a call that fails leaves the forecaster as it was."""
@@ -426,71 +490,67 @@ class XLSTMForecaster(BaseForecaster):
 
     def _update(self, y, X=None, update_params=True):
         where = f"{type(self).__name__}.update"
-        _check_columns(y.columns, self._series.columns, where)
-        series = self._series.updated(y, where)
-        if (left := (self._scaler.scale == 0) & (np.nan_to_num(series.values - self._scaler.level) != 0).any(0)).any():
-            warnings.warn(
-                f"{where}: {series.columns[left][0]!r} was constant in training and now moves; its forecast stays at "
-                "that constant until it is fitted again.",
-                UserWarning,
-                stacklevel=4,
-            )
-        if update_params:
-            self.network_ = self._fine_tuned(series, len(self._series.values))
-        self._series = series
+        check_columns(y.columns, self._panel.columns, where)
+        columns = self._covariates.columns
+        self._refuse_x(X, where)
+        calendar = self.calendar_ or self.calendar
+        panel = self._panel.updated(y, where, X=X, plan=columns, calendar=calendar)
+        new = range(len(self._panel), len(panel))
+        scaler = self._scaler
+        if new:
+            fresh = Panel(panel.series[new.start :], None, panel.names)
+            added = panel_scaler(fresh, np.array([len(one.values) for one in fresh.series]))
+            scaler = SeriesScaler(*(np.concatenate(pair) for pair in zip(scaler.parts, added.parts, strict=True)))
+        changed = [j for j in range(len(panel)) if j in new or panel.series[j] is not self._panel.series[j]]
+        for j in changed:
+            moved = (scaler.scale[j] == 0) & (np.nan_to_num(panel.series[j].values - scaler.level[j]) != 0).any(0)
+            if moved.any():
+                name = panel.columns[moved][0] if panel.keys is None else panel.key(j)
+                warnings.warn(
+                    f"{where}: {name!r} was constant in training and now moves; its forecast stays at that constant "
+                    "until it is fitted again.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+        if update_params and self.update_steps:
+            part = panel.subset(changed)
+            known = np.array([0 if j in new else len(self._panel.series[j].values) for j in changed])
+            network = copy.deepcopy(self.network_)
+            rows = sum(len(one.values) for one in panel.series)
+            options = {"steps": self.update_steps, "seed": self._seed + rows}
+            config = replace(self._fit_config, training=self._training_config())
+            adapt(network, part, scaler.at(changed), self._covariates, known, config, **options)
+            self.network_ = network
+        self._panel, self._scaler = panel, scaler
         return self
 
-    def _update_predict_single(self, y, fh, X=None, update_params=True):
-        self._update(y, X, update_params)
-        return self._predict(fh, X)
-
-    def _fine_tuned(self, series: SeriesArray, known: int) -> ForecastNetwork:
-        """Return a copy of the network that has adapted to the rows from `known` on."""
-        network = copy.deepcopy(self.network_)
-        config = network.config
-        rows = len(series.values)
-        device = next(network.parameters()).device
-        windows = Windows.of(self._scaler.forward(series.values), config.context_length, config.horizon, device)
-        origins = np.arange(max(1, min(known, rows) - config.horizon + 1), rows)
-        origins = windows.usable(origins, rows)
-        if len(origins):
-            generator = torch.Generator().manual_seed(self._seed + rows)
-            fine_tune(
-                network,
-                windows,
-                origins,
-                stop=rows,
-                steps=self.update_steps,
-                config=self._training_config(),
-                generator=generator,
+    def _refuse_x(self, X, where: str) -> None:
+        if X is not None and not self._covariates.columns:
+            raise DataError(
+                f"{where}: X was given, but the forecaster was fitted without. Give X to fit too, or leave it out."
             )
-        return network
+
+    def _update_predict_single(self, y, fh, X=None, update_params=True):
+        self._update(y, X if self._covariates.columns else None, update_params)
+        return self._predict(fh, X)
 
     # Forecasting
 
     def _predict(self, fh, X):
-        steps = self._steps(fh)
-        point, _ = self._forecast_steps(steps)
-        return pd.DataFrame(point, index=self._series.axis.at(steps), columns=self._get_columns("predict"))
+        times, points, _ = self._forecast(fh, X, f"{type(self).__name__}.predict")
+        return self._panel.frame(points, times, self._get_columns("predict"))
 
     def _predict_quantiles(self, fh, X, alpha):
-        steps = self._steps(fh)
-        wanted = check_levels(alpha, f"{type(self).__name__}.predict_quantiles")
-        _, quantiles = self._forecast_steps(steps)
-        levels = np.asarray(self.quantile_levels, dtype=np.float64)
-        values = interpolate_levels(quantiles, levels, wanted).reshape(len(steps), -1)
-        columns = self._get_columns("predict_quantiles", alpha=alpha)
-        return pd.DataFrame(values, index=self._series.axis.at(steps), columns=columns)
+        where = f"{type(self).__name__}.predict_quantiles"
+        wanted = check_levels(alpha, where)
+        times, _, quantiles = self._forecast(fh, X, where)
+        tables = [interpolate_levels(part, self._levels, wanted) for part in quantiles]
+        return self._panel.frame(tables, times, self._get_columns("predict_quantiles", alpha=alpha))
 
     def _predict_var(self, fh, X=None, cov=False):
-        steps = self._steps(fh)
-        _, quantiles = self._forecast_steps(steps)
-        dense = interpolate_levels(quantiles, np.asarray(self.quantile_levels, dtype=np.float64), DENSE_LEVELS)
-        # In units of the largest value nothing is squared that overflows before the variance itself does.
-        unit = np.abs(dense).max(axis=-1, keepdims=True).clip(np.finfo(np.float64).tiny)
-        with np.errstate(over="ignore"):
-            variance = np.minimum((dense / unit).var(axis=-1) * unit[..., 0] * unit[..., 0], np.finfo(np.float64).max)
-        return pd.DataFrame(variance, index=self._series.axis.at(steps), columns=self._get_columns("predict_var"))
+        times, _, quantiles = self._forecast(fh, X, f"{type(self).__name__}.predict_var")
+        tables = [_variance(interpolate_levels(part, self._levels, DENSE_LEVELS)) for part in quantiles]
+        return self._panel.frame(tables, times, self._get_columns("predict_var"))
 
     def _predict_proba(self, fh, X, marginal=True):
         try:
@@ -500,16 +560,21 @@ class XLSTMForecaster(BaseForecaster):
                 f"{type(self).__name__}.predict_proba needs skpro, which the extra `proba` installs: "
                 "pip install 'xlstm-ts[proba]'."
             ) from error
-        steps = self._steps(fh)
-        _, quantiles = self._forecast_steps(steps)
-        dense = interpolate_levels(quantiles, np.asarray(self.quantile_levels, dtype=np.float64), DENSE_LEVELS)
-        index, columns = self._series.axis.at(steps), self._get_columns("predict")
-        rows = pd.MultiIndex.from_product([DENSE_LEVELS, index])
+        times, _, quantiles = self._forecast(fh, X, f"{type(self).__name__}.predict_proba")
+        dense = np.concatenate([interpolate_levels(part, self._levels, DENSE_LEVELS) for part in quantiles])
+        index, columns = self._panel.index(times), self._get_columns("predict")
+        levels = [index.get_level_values(k) for k in range(index.nlevels)]
+        rows = pd.MultiIndex.from_arrays(
+            [
+                np.repeat(DENSE_LEVELS, len(index)),
+                *(level.append([level] * (len(DENSE_LEVELS) - 1)) for level in levels),
+            ]
+        )
         values = pd.DataFrame(np.moveaxis(dense, -1, 0).reshape(len(rows), -1), index=rows, columns=columns)
         return QPD_Empirical(values, time_indep=False, index=index, columns=columns)
 
-    def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None):
-        """Forecast from many origins of a series at once, with weights, scalers and calibration as fitted.
+    def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None, batch_size=BATCH_SIZE):
+        """Forecast from many origins at once, with weights, scalers and calibration as fitted.
 
         Equal to ``update(y_to_origin, update_params=False)`` followed by a prediction at each origin, in batched
         passes. The forecaster does not change.
@@ -517,33 +582,38 @@ class XLSTMForecaster(BaseForecaster):
         Parameters
         ----------
         y : pd.Series or pd.DataFrame
-            The observed series, up to the last origin at least; of an origin, nothing after it is read.
-        X : None
-            Not used by this version.
+            The observed series, or a panel of them, up to the last origin at least; of an origin, nothing after it
+            is read. A series that was not there when the forecaster was fitted is scaled by its rows up to the
+            first origin.
+        X : pd.DataFrame, optional
+            Covariates at the times of `y`, and, of those that are known ahead, up to the last step asked for.
         origins : sequence of index values
-            The last observed time of each forecast.
+            The last observed time of each forecast, the same for all series; a series that has no such time has no
+            rows for it.
         fh : int or sequence of int
             Steps ahead, 1 or more.
         quantile_levels : sequence of float, optional
             Default: the learned levels.
+        batch_size : int, default=256
+            Windows that the network reads at once, which bounds the memory.
 
         Returns
         -------
         pd.DataFrame
-            One row per origin, step and variable: series (always 0), origin, step, time, variable, point, and one
-            column per level, named by the level as a float.
+            One row per series, origin, step and variable: series (its key, 0 for a single series), origin, step,
+            time, variable, point, and one column per level, named by the level as a float.
 
         Raises
         ------
         DataError
-            An origin is not a time of `y`, or `y` cannot be used as it is.
+            An origin is not a time of `y`, or `y` or `X` cannot be used as they are.
         ParameterError
             A step is below 1 or a level outside (0, 1).
         """
         self.check_is_fitted()
         where = f"{type(self).__name__}.predict_origins"
-        learned = np.asarray(self.quantile_levels, dtype=np.float64)
-        wanted = learned if quantile_levels is None else check_levels(quantile_levels, where)
+        wanted = self._levels if quantile_levels is None else check_levels(quantile_levels, where)
+        require(is_whole(batch_size), "batch_size", batch_size, "a whole number, 1 or above")
         steps = np.unique(np.atleast_1d(np.asarray(fh)))
         if not np.issubdtype(steps.dtype, np.integer) or steps.size == 0 or steps[0] < 1:
             raise ParameterError(f"{where}: fh={fh!r} is impossible; expected steps ahead, 1 or more.")
@@ -556,34 +626,40 @@ class XLSTMForecaster(BaseForecaster):
             raise DataError(f"{where}: there are no origins. Give at least one time of y.")
         frame = y.to_frame() if isinstance(y, pd.Series) else y
         if isinstance(y, pd.Series) and y.name is None:
-            frame = frame.set_axis(self._series.columns, axis=1)
-        _check_columns(frame.columns, self._series.columns, where)
-        series = make_series(frame, calendar=self.calendar_ or self.calendar, where=where)
-        rows = series.axis.index.get_indexer(origins)
-        if (rows < 0).any():
-            raise DataError(f"{where}: the origin {origins[rows < 0][0]} is not a time of y.")
+            frame = frame.set_axis(self._panel.columns, axis=1)
+        check_columns(frame.columns, self._panel.columns, where)
+        self._refuse_x(X, where)
+        X = None if X is None else with_categories(X.to_frame() if isinstance(X, pd.Series) else X)
+        plan = self._covariates.columns
+        panel = make_panel(frame, X=X, plan=plan, calendar=self.calendar_ or self.calendar, where=where)
+        rows = [one.axis.index.get_indexer(origins) for one in panel.series]
+        lost = np.all([part < 0 for part in rows], axis=0)
+        if lost.any():
+            raise DataError(f"{where}: the origin {origins[lost][0]} is not a time of y.")
+        scaler = self._scaler_of(panel, [int(part[part >= 0].min()) + 1 if (part >= 0).any() else 1 for part in rows])
+        rows = [part[part >= 0] for part in rows]
 
-        forecast = self._predictor().forecast(series.values, rows + 1, int(steps[-1]))
-        times = series.axis.index.append(series.axis.future(int(rows.max() + steps[-1]) + 1 - len(series.axis)))
+        predictor, most = self._predictor(), int(steps[-1])
+        last = np.array([int(part.max(initial=-1)) for part in rows])
+        beyond = np.maximum(0, last + most + 1 - np.array([len(one.values) for one in panel.series]))
+        windows, starts = self._windows(panel, scaler, X, beyond, predictor.blocks(most), where)
+        series = np.repeat(np.arange(len(panel)), [len(part) for part in rows])
+        local = np.concatenate(rows)
+        forecast = predictor.forecast(
+            windows, starts[series] + local + 1, most, scaler.of(series), batch_size=batch_size
+        )
         point = forecast.point[:, steps - 1]  # [O, S, C]
-        quantiles = interpolate_levels(forecast.quantiles[:, steps - 1], learned, wanted)
-        shape = point.shape
-        table: dict[str | float, object] = {
-            "series": 0,
-            "origin": series.axis.index[rows].repeat(shape[1] * shape[2]),
-            "step": np.tile(np.repeat(steps, shape[2]), shape[0]),
-            "time": times[(rows[:, None] + steps).ravel()].repeat(shape[2]),
-            "variable": np.tile(frame.columns.to_numpy(), shape[0] * shape[1]),
-            "point": point.ravel(),
-        }
-        table |= {float(level): quantiles[..., j].ravel() for j, level in enumerate(wanted)}
-        return pd.DataFrame(table)
+        quantiles = interpolate_levels(forecast.quantiles[:, steps - 1], self._levels, wanted)
+        times = [one.axis.index.append(one.axis.future(int(k))) for one, k in zip(panel.series, beyond, strict=True)]
+        return _origin_table(panel, series, rows, times, steps, point, quantiles, wanted)
 
     def predict_residuals(self, y=None, X=None):
         """Return observed minus forecast values; of the training series where no `y` is given, as sktime does."""
         if y is None:
             self.check_is_fitted()
-            y = pd.DataFrame(self._series.values, index=self._series.axis.index, columns=self._get_varnames())
+            panel = self._panel
+            times = [one.axis.index for one in panel.series]
+            y = panel.frame([one.values for one in panel.series], times, self._get_varnames())
             y = y.iloc[:, 0] if self._y_metadata["mtype"] == "pd.Series" else y
         return super().predict_residuals(y=y, X=X)
 
@@ -598,46 +674,70 @@ class XLSTMForecaster(BaseForecaster):
         model = copy.deepcopy(self) if reset_forecaster else self
         forecasts, cutoffs = [], []
         for rows, _ in cv.split(y):
-            forecast = model.update(y.iloc[rows], update_params=update_params).predict(fh=cv.get_fh())
+            model.update(y.iloc[rows], X=X, update_params=update_params)
+            forecast = model.predict(fh=cv.get_fh(), X=X)
             forecasts.append(convert_to(forecast, mtype, store=store, store_behaviour="freeze"))
             cutoffs.append(model.cutoff)
         return _format_moving_cutoff_predictions(forecasts, cutoffs)
 
+    @property
+    def _levels(self) -> np.ndarray:
+        return self._fit_config.quantile_levels
+
     def _predictor(self) -> Predictor:
-        levels = np.asarray(self.quantile_levels, dtype=np.float64)
-        return Predictor(self.network_, self._scaler, levels, self._calibration)
+        return Predictor(self.network_, self._levels, self._calibration)
 
-    def _forecast_steps(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return points (S, C) and quantiles (S, C, Q) at steps counted from the cutoff, in the sample too."""
-        rows = len(self._series.values)
-        if steps.min() + rows - 1 < 0:
-            self._series.axis.at(steps)  # raises, naming the step
-        shape = (len(steps), self._series.values.shape[1])
-        point, quantiles = np.empty(shape), np.empty((*shape, len(self.quantile_levels)))
-        predictor = self._predictor()
-        ahead = steps > 0
+    def _scaler_of(self, panel: Panel, cuts: list[int]) -> SeriesScaler:
+        """Return level and scale of each series: as fitted, or, of one that was not there, measured before its cut."""
+        place = {self._panel.key(j): j for j in range(len(self._panel))}
+        known = self._panel.keys is None or panel.keys is not None
+        scalers = []
+        for j, one in enumerate(panel.series):
+            fitted = place.get(panel.key(j)) if known else None
+            scalers.append(SeriesScaler.fit(one.values[: cuts[j]]) if fitted is None else self._scaler.of(fitted))
+        return SeriesScaler.stack(scalers)
+
+    def _windows(self, panel, scaler, X, beyond: np.ndarray, blocks: int, where: str) -> tuple[Windows, np.ndarray]:
+        """Lay a panel out with what is known of the `beyond` (S,) rows that follow it, and room for whole blocks."""
+        config = self.network_.config
+        device = next(self.network_.parameters()).device
+        future = None
+        if len(self._covariates.known):
+            future = panel.future_x(X, beyond, self._covariates.columns, where)
+        ahead = max(blocks * config.horizon, int(beyond.max(initial=0)))
+        return panel_windows(
+            panel, scaler, self._covariates, config.context_length, config.horizon, device, ahead=ahead, future=future
+        )
+
+    def _forecast(self, fh, X, where: str) -> tuple[list[pd.Index], list[np.ndarray], list[np.ndarray]]:
+        """Return times, points (n, C) and quantiles (n, C, Q) of each series at a horizon, in the sample too."""
+        self._refuse_x(X, where)
+        panel, predictor = self._panel, self._predictor()
+        steps = [_steps(fh, one.axis) for one in panel.series]
+        times = [one.axis.at(part) for one, part in zip(panel.series, steps, strict=True)]
+        most = np.array([max(0, int(part.max())) for part in steps])
+        windows, starts = self._windows(panel, self._scaler, X, most, predictor.blocks(int(most.max())), where)
+        sizes = np.array([len(part) for part in steps])
+        series, flat = np.repeat(np.arange(len(panel)), sizes), np.concatenate(steps)
+        lengths = np.array([len(one.values) for one in panel.series])
+        point = np.empty((len(flat), len(panel.columns)))
+        quantiles = np.empty((*point.shape, len(self._levels)))
+        ahead = flat > 0
         if ahead.any():
-            forecast = predictor.forecast(self._series.values, np.array([rows]), int(steps.max()))
-            point[ahead] = forecast.point[0, steps[ahead] - 1]
-            quantiles[ahead] = forecast.quantiles[0, steps[ahead] - 1]
+            # One origin for each series, its end; every step is looked up in what is forecast from there.
+            asked, place = np.unique(series[ahead], return_inverse=True)
+            forecast = predictor.forecast(
+                windows, starts[asked] + lengths[asked], int(most.max()), self._scaler.of(asked)
+            )
+            point[ahead] = forecast.point[place, flat[ahead] - 1]
+            quantiles[ahead] = forecast.quantiles[place, flat[ahead] - 1]
         if not ahead.all():
-            forecast = predictor.forecast(self._series.values, steps[~ahead] + rows - 1, 1)
+            of = series[~ahead]
+            origins = starts[of] + lengths[of] - 1 + flat[~ahead]
+            forecast = predictor.forecast(windows, origins, 1, self._scaler.of(of))
             point[~ahead], quantiles[~ahead] = forecast.point[:, 0], forecast.quantiles[:, 0]
-        return point, quantiles
-
-    def _steps(self, fh) -> np.ndarray:
-        """Return the steps of a forecasting horizon, counted from the cutoff."""
-        values = fh.to_pandas()
-        if fh.is_relative:
-            if pd.api.types.is_integer_dtype(values):
-                return values.to_numpy(dtype=np.int64)
-            values = pd.Index([self._series.axis.index[-1] + step for step in values])  # time spans
-        axis = self._series.axis
-        if isinstance(axis.index, pd.PeriodIndex) and isinstance(values, pd.DatetimeIndex):
-            values = values.to_period(axis.index.freq)
-        elif isinstance(axis.index, pd.DatetimeIndex) and isinstance(values, pd.PeriodIndex):
-            values = values.to_timestamp()
-        return axis.steps_of(values)
+        cuts = np.cumsum(sizes)[:-1]
+        return times, np.split(point, cuts), np.split(quantiles, cuts)
 
     def __getstate__(self):
         """Return the state for copies and files, with the network on the CPU: it loads where there is no GPU."""
@@ -672,9 +772,57 @@ class XLSTMForecaster(BaseForecaster):
         ]
 
 
-def _check_columns(found: pd.Index, fitted: pd.Index, where: str) -> None:
-    if len(found) != len(fitted) or (len(found) > 1 and list(found) != list(fitted)):
-        raise DataError(
-            f"{where}: y has the columns {list(found)}; the forecaster was fitted on {list(fitted)}. Give the same "
-            "columns in the same order."
-        )
+class Pretrained(NamedTuple):
+    """What `pretrain` leaves behind: a network and how it came about."""
+
+    fitted: Fitted
+    config: FitConfig
+
+
+def _names(columns) -> list:
+    return [] if columns is None else list(columns)
+
+
+def _steps(fh, axis: TimeAxis) -> np.ndarray:
+    """Return the steps of a forecasting horizon, counted from the last time of an axis."""
+    values = fh.to_pandas()
+    if fh.is_relative:
+        if pd.api.types.is_integer_dtype(values):
+            return values.to_numpy(dtype=np.int64)
+        values = pd.Index([axis.index[-1] + step for step in values])  # time spans
+    if isinstance(axis.index, pd.PeriodIndex) and isinstance(values, pd.DatetimeIndex):
+        values = values.to_period(axis.index.freq)
+    elif isinstance(axis.index, pd.DatetimeIndex) and isinstance(values, pd.PeriodIndex):
+        values = values.to_timestamp()
+    return axis.steps_of(values)
+
+
+def _variance(dense: np.ndarray) -> np.ndarray:
+    """Return the variance of values along the last axis, at most the largest float."""
+    # In units of the largest value nothing is squared that overflows before the variance itself does.
+    unit = np.abs(dense).max(axis=-1, keepdims=True).clip(np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        return np.minimum((dense / unit).var(axis=-1) * unit[..., 0] * unit[..., 0], np.finfo(np.float64).max)
+
+
+def _origin_table(panel, series, rows, times, steps, point, quantiles, levels) -> pd.DataFrame:
+    """Put forecasts (O, S, C) and (O, S, C, Q) of many origins into a long table."""
+    count, per_row = len(steps), len(panel.columns)
+    origin = _join([one.axis.index[part] for one, part in zip(panel.series, rows, strict=True)])
+    target = _join([when[(part[:, None] + steps).ravel()] for when, part in zip(times, rows, strict=True)])
+    keys = np.empty(len(panel), dtype=object)
+    keys[:] = [panel.key(j) for j in range(len(panel))]
+    table: dict[str | float, object] = {
+        "series": 0 if panel.keys is None else keys[series].repeat(count * per_row),
+        "origin": origin.repeat(count * per_row),
+        "step": np.tile(np.repeat(steps, per_row), len(series)),
+        "time": target.repeat(per_row),
+        "variable": np.tile(panel.columns.to_numpy(), len(series) * count),
+        "point": point.ravel(),
+    }
+    table |= {float(level): quantiles[..., j].ravel() for j, level in enumerate(levels)}
+    return pd.DataFrame(table)
+
+
+def _join(parts: list[pd.Index]) -> pd.Index:
+    return parts[0].append(parts[1:]) if len(parts) > 1 else parts[0]

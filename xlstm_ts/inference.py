@@ -1,6 +1,6 @@
 """From fitted parts to forecasts of many origins at once: arrays in, arrays out, nothing is changed.
 
-Dimensions: N rows, C channels, O origins, S steps asked for, T context steps, L steps of one block, Q levels.
+Dimensions: C channels, O origins, S steps asked for, T context steps, L steps of one block, Q levels.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from xlstm_ts.data.panel import SeriesScaler
+from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.windows import LARGEST, Windows
 from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork
 from xlstm_ts.quantiles import interpolate_levels, pool_paths
@@ -35,8 +35,6 @@ class Predictor:
     ----------
     network : ForecastNetwork
         Trained.
-    scaler : SeriesScaler
-        Of the training series.
     levels : array of shape (Q,)
         Quantile levels, symmetric around one half.
     calibration : WidthFactors, ResidualQuantiles or None
@@ -44,11 +42,16 @@ class Predictor:
     """
 
     network: ForecastNetwork
-    scaler: SeriesScaler
     levels: np.ndarray
     calibration: WidthFactors | ResidualQuantiles | None
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, steps: int) -> Forecast:
+    def blocks(self, steps: int) -> int:
+        """Return how many blocks of the horizon hold `steps` steps."""
+        return max(1, -(-steps // self.network.config.horizon))
+
+    def forecast(
+        self, windows: Windows, origins: np.ndarray, steps: int, scaler: SeriesScaler, *, batch_size: int = BATCH_SIZE
+    ) -> Forecast:
         """Forecast `steps` steps from each origin.
 
         The first `horizon` steps come from one pass. Further blocks roll forward: the path along every quantile
@@ -57,43 +60,45 @@ class Predictor:
 
         Parameters
         ----------
-        values : array of shape (N, C)
-            The series, NaN where missing. Of an origin, only the rows before it are read.
+        windows : Windows
+            The scaled series. Of an origin, only the rows before it are read, and of those after it the covariates
+            that are known ahead, which need rows for whole blocks.
         origins : array of shape (O,), int
-            Rows of the first step, 0 to N. Where a channel has no observed value in the context, the forecast is
-            the distribution of the training series: its level, and normal quantiles of its scale.
+            Rows of the first step. Where a channel has no observed value in the context, the forecast is the
+            distribution of the training series: its level, and normal quantiles of its scale.
         steps : int
             S.
+        scaler : SeriesScaler
+            Level and scale: (C,) of the one series, or (O, 1, C) for each origin.
+        batch_size : int
+            Windows that the network reads at once.
         """
-        config = self.network.config
-        device = next(self.network.parameters()).device
-        windows = Windows.of(self.scaler.forward(values), config.context_length, config.horizon, device)
-        blocks = -(-steps // config.horizon)
-        batch = BATCH_SIZE if blocks == 1 else max(1, BATCH_SIZE // (len(self.levels) + 1))
-        parts = [
-            self._roll(*windows.contexts(origins[first : first + batch]), blocks)
-            for first in range(0, len(origins), batch)
-        ]
+        blocks = self.blocks(steps)
+        batch = batch_size if blocks == 1 else max(1, batch_size // (len(self.levels) + 1))
+        parts = [self._roll(windows, origins[first : first + batch], blocks) for first in range(0, len(origins), batch)]
         point, quantiles = (np.concatenate(arrays)[:, :steps] for arrays in zip(*parts, strict=True))
-        point = self.scaler.backward(point)
-        quantiles = np.moveaxis(self.scaler.backward(np.moveaxis(quantiles, -1, 0)), 0, -1)
+        point = scaler.backward(point)
+        quantiles = np.moveaxis(scaler.backward(np.moveaxis(quantiles, -1, 0)), 0, -1)
         return Forecast(point, quantiles)
 
-    def _roll(self, context: Tensor, seen: Tensor, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    def _roll(self, windows: Windows, origins: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points and quantiles of `blocks` blocks."""
-        point, quantiles = self._read(context, seen)
+        context, seen = windows.contexts(origins)
+        point, quantiles = self._read(context, seen, *windows.features(origins))
         points, quantile_blocks = [point], [quantiles]
         batch, width = len(context), len(self.levels) + 1  # a path per level, and one along the point forecast
-        contexts = context[:, None].expand(-1, width, -1, -1).flatten(0, 1)
-        seen = seen[:, None].expand(-1, width, -1, -1).flatten(0, 1)
-        for _ in range(blocks - 1):
+        contexts, seen = _along_paths(context, width), _along_paths(seen, width)
+        for block in range(1, blocks):
             paths = np.concatenate([quantiles, point[..., None]], axis=-1)  # [B, L, C, Q + 1]
             paths = np.clip(paths, -LARGEST, LARGEST)
             step = torch.as_tensor(np.moveaxis(paths, -1, 1), dtype=context.dtype, device=context.device)
             contexts = torch.cat([contexts, step.flatten(0, 1)], dim=1)[:, -context.shape[1] :]
             seen = torch.cat([seen, torch.ones_like(step.flatten(0, 1), dtype=torch.bool)], dim=1)
             seen = seen[:, -context.shape[1] :]
-            path_point, path_quantiles = self._read(contexts, seen)
+            features = windows.features(origins, block * self.network.config.horizon)
+            path_point, path_quantiles = self._read(
+                contexts, seen, *(None if part is None else _along_paths(part, width) for part in features)
+            )
             path_quantiles = path_quantiles.reshape(batch, width, *path_quantiles.shape[1:])
             quantiles = pool_paths(np.moveaxis(path_quantiles[:, :-1], 1, 0), self.levels)
             point = path_point.reshape(batch, width, *path_point.shape[1:])[:, -1]
@@ -104,9 +109,11 @@ class Predictor:
         return np.concatenate(points, axis=1), np.concatenate(quantile_blocks, axis=1)
 
     @torch.no_grad()
-    def _read(self, context: Tensor, seen: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _read(
+        self, context: Tensor, seen: Tensor, covariates: Tensor | None, future: Tensor | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points (B, L, C) and quantiles (B, L, C, Q) of one block."""
-        forecast, state = self.network(context, seen)
+        forecast, state = self.network(context, seen, covariates=covariates, future=future)
         forecast = self.network.quantiles(forecast.double()).cpu().numpy()
         scale = state.scale.scale.double().cpu().numpy()
         point = forecast[..., 0]
@@ -120,3 +127,8 @@ class Predictor:
 
     def _median(self, quantiles: np.ndarray) -> np.ndarray:
         return interpolate_levels(quantiles, self.levels, np.array([0.5]))[..., 0]
+
+
+def _along_paths(part: Tensor, width: int) -> Tensor:
+    """Repeat each row of (B, ...) for every path: (B * width, ...)."""
+    return part[:, None].expand(-1, width, *part.shape[1:]).flatten(0, 1)

@@ -10,8 +10,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.utils.validation import check_is_fitted
 
 from xlstm_ts.checks import is_between, is_whole, require
-from xlstm_ts.data.panel import SeriesScaler
 from xlstm_ts.data.rows import RowWindows
+from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.transformers import Tail, validated
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, DataTypeError

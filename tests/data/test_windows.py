@@ -7,7 +7,7 @@ from helpers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlstm_ts.data.windows import ENOUGH_WHOLE, Split, Windows, held_out_origins, split_by_target_time, training_origins
+from xlstm_ts.data.windows import ENOUGH_WHOLE, Windows, held_out_origins, split_by_target_time, training_origins
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def test_a_batch_equals_looking_up_every_row(rows, context_length, horizon, data
     for b, origin in enumerate(origins):
         context = naive(series, range(origin - context_length, origin), rows)
         target = naive(series, range(origin, origin + horizon), stop)
-        for got, expected in zip([part[b] for part in batch], [*context, *target], strict=True):
+        for got, expected in zip([part[b] for part in batch[:4]], [*context, *target], strict=True):
             np.testing.assert_array_equal(got.numpy(), expected.astype(got.numpy().dtype))
 
 
@@ -97,33 +97,107 @@ def test_usable_agrees_with_the_batch(rows, context_length, horizon, data):
     assert windows.usable(origins, stop).tolist() == origins[something.numpy()].tolist()
 
 
+def cut(rows, horizon, fraction):
+    """The split of one series, as three numbers."""
+    split = split_by_target_time([np.arange(rows)], horizon, fraction)
+    return tuple(int(part[0]) for part in split)
+
+
 def test_the_last_part_is_cut_into_two_halves():
-    assert split_by_target_time(100, 5, 0.2) == Split(80, 90, 100)
-    assert split_by_target_time(103, 5, 0.2) == Split(83, 93, 103)
+    assert cut(100, 5, 0.2) == (80, 90, 100)
+    assert cut(103, 5, 0.2) == (83, 93, 103)
 
 
 @pytest.mark.parametrize(("rows", "horizon", "fraction"), [(100, 11, 0.2), (100, 1, 0.0), (3, 1, 0.5), (2, 1, 0.2)])
 def test_nothing_is_cut_off_where_a_half_would_not_hold_a_horizon(rows, horizon, fraction):
-    assert split_by_target_time(rows, horizon, fraction) == Split(rows, rows, rows)
+    assert cut(rows, horizon, fraction) == (rows, rows, rows)
+
+
+def test_series_of_a_panel_are_cut_at_the_same_time():
+    times = [np.arange(100), np.arange(50, 100), np.arange(0, 60), np.arange(95, 100)]
+
+    split = split_by_target_time(times, 3, 0.2)
+
+    # Of 215 rows 42 are cut off, 21 and 21: times from 81 on and from 92 on.
+    assert split.train.tolist() == [81, 31, 60, 0]
+    assert split.stop.tolist() == [92, 42, 60, 0]
+    assert split.end.tolist() == [100, 50, 60, 5]
 
 
 @given(rows=st.integers(2, 400), horizon=st.integers(1, 60), fraction=st.floats(0, 0.9))
 def test_no_period_sees_the_targets_of_another(rows, horizon, fraction):
-    split = split_by_target_time(rows, horizon, fraction)
+    train, stop, end = cut(rows, horizon, fraction)
 
-    assert 0 < split.train <= split.stop <= split.end == rows
-    assert split.stop - split.train == split.end - split.stop
+    assert 0 < train <= stop <= end == rows
+    assert stop - train == end - stop
     windows = Windows.of(np.zeros((rows, 1)), 1, horizon, CPU)
-    training = training_origins(split.train, horizon)
-    targets = windows.batch(training, split.train).target_observed[..., 0].numpy()
+    training = training_origins(train, horizon)
+    targets = windows.batch(training, train).target_observed[..., 0].numpy()
     read = (training[:, None] + np.arange(horizon))[targets]
-    assert read.size == 0 or read.max() < split.train
-    for start, stop in ((split.train, split.stop), (split.stop, split.end)):
-        held_out = held_out_origins(start, stop, horizon)
-        assert len(held_out) == (0 if start == stop else stop - start - horizon + 1)
+    assert read.size == 0 or read.max() < train
+    for first, last in ((train, stop), (stop, end)):
+        held_out = held_out_origins(first, last, horizon)
+        assert len(held_out) == (0 if first == last else last - first - horizon + 1)
         if len(held_out):
-            assert held_out[0] == start
-            assert held_out[-1] + horizon == stop
+            assert held_out[0] == first
+            assert held_out[-1] + horizon == last
+
+
+def test_windows_of_several_series_read_no_neighbour_and_end_where_theirs_ends():
+    parts = [np.array([[1.0], [2.0], [3.0]]), np.array([[10.0], [np.nan]]), np.array([[100.0]])]
+    windows, starts = Windows.of_many(parts, 3, 2, CPU, ahead=2)
+    ends = starts + np.array([3, 2, 1])
+
+    batch = windows.batch(np.concatenate([ends, starts + 1]), stop=len(windows.values))
+
+    assert starts.tolist() == [0, 5, 9]
+    assert batch.context[..., 0].tolist() == [
+        [1, 2, 3],
+        [0, 10, 0],
+        [0, 0, 100],
+        [0, 0, 1],
+        [0, 0, 10],
+        [0, 0, 100],
+    ]
+    assert batch.target[..., 0].tolist() == [[0, 0], [0, 0], [0, 0], [2, 3], [0, 0], [0, 0]]
+    assert batch.target_observed.flatten(1).sum(1).tolist() == [0, 0, 0, 2, 0, 0]
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), context_length=st.integers(1, 8), data=st.data())
+def test_windows_of_many_series_equal_those_of_each(sizes, context_length, data):
+    parts = [draw_series(size, seed=size) for size in sizes]
+    features = [draw_series(size + 3, channels=3, seed=size) for size in sizes]
+    features = [np.nan_to_num(part).astype(np.float32) for part in features]
+    known = np.array([True, False, True])
+    options = {"ahead": 3, "known": known}
+    windows, starts = Windows.of_many(parts, context_length, 3, CPU, features=features, **options)
+    chosen = data.draw(st.integers(0, len(sizes) - 1))
+    origins = np.arange(sizes[chosen] + 1)
+    stops = np.repeat(starts + np.array([len(part) for part in parts]), np.diff([*starts, len(windows.values)]))
+
+    alone, _ = Windows.of_many([parts[chosen]], context_length, 3, CPU, features=[features[chosen]], **options)
+    got = windows.batch(starts[chosen] + origins, stops)
+
+    for part, expected in zip(got, alone.batch(origins, sizes[chosen]), strict=True):
+        assert torch.equal(part, expected)
+    assert (windows.usable(starts[chosen] + origins, stops) - starts[chosen]).tolist() == alone.usable(
+        origins, sizes[chosen]
+    ).tolist()
+
+
+def test_only_what_is_known_ahead_is_read_beyond_the_origin():
+    features = np.arange(1, 15, dtype=np.float32).reshape(7, 2)  # rows 0..6: (1, 2), (3, 4), ...
+    windows, _ = Windows.of_many(
+        [np.zeros((4, 1))], 2, 3, CPU, ahead=3, features=[features], known=np.array([False, True])
+    )
+
+    context, future = windows.features(np.array([4, 1]))
+    later, beyond = windows.features(np.array([4]), shift=1)
+
+    assert context.tolist() == [[[5, 6], [7, 8]], [[0, 0], [1, 2]]]
+    assert future[..., 0].tolist() == [[10, 12, 14], [4, 6, 8]]
+    assert later.tolist() == [[[7, 8], [0, 10]]]  # the first column of row 4 is not known at the origin
+    assert beyond[..., 0].tolist() == [[12, 14, 0]]
 
 
 @given(stop=st.integers(1, 100), horizon=st.integers(1, 60))

@@ -29,7 +29,7 @@ class Recorder(torch.nn.Module):
 
     groups, width = 1, 1
 
-    def forward(self, values, observed, state=None):
+    def forward(self, values, observed, state=None, covariates=None):
         self.values, self.observed = values, observed
         return values[:, -1:, :1], state
 

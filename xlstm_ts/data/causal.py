@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sktime.transformations.base import BaseTransformer
 
 from xlstm_ts.checks import is_between, is_whole, require
-from xlstm_ts.data.panel import check_values, to_array
+from xlstm_ts.data.series import check_values, to_array
 from xlstm_ts.data.time_axis import check_order
 from xlstm_ts.errors import DataError, ParameterError
 

@@ -1,160 +1,324 @@
-"""From frames to arrays: what a series must be, and its level and scale, removed before anything is float32.
+"""Many series as one object: a frame with instance levels above time, taken apart and put together again.
 
-Dimensions: N times, C channels.
+A single series is a panel of one, without keys. Dimensions: S series, N times, C channels, K columns of X.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
-from xlstm_ts.data.time_axis import TimeAxis, check_order, make_axis
-from xlstm_ts.errors import DataError, DataTypeError
-
-MIN_OBSERVED = 2
+from xlstm_ts.data.covariates import Column, CovariatePlan, to_matrix
+from xlstm_ts.data.repair import resampled, with_holes_as_rows
+from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.series import SeriesArray, make_series
+from xlstm_ts.data.time_axis import TimeAxis, check_order
+from xlstm_ts.data.windows import Windows
+from xlstm_ts.errors import DataError
 
 
 @dataclass(frozen=True)
-class SeriesArray:
-    """A series as the rest of the package sees it.
+class Panel:
+    """Series with the same columns.
 
     Parameters
     ----------
-    values : array of shape (N, C), float64, contiguous
-        Missing values are NaN.
-    axis : TimeAxis
-        Its N times and their continuation.
-    columns : pd.Index
-        Its C names.
+    series : tuple of SeriesArray
+        In the order of the frame.
+    keys : tuple or None
+        The label of each series, a tuple where there are several levels; None for a single series.
+    names : list
+        Names of the index levels, time last.
     """
 
-    values: np.ndarray
-    axis: TimeAxis
-    columns: pd.Index
+    series: tuple[SeriesArray, ...]
+    keys: tuple[Hashable, ...] | None
+    names: Sequence[Hashable]
 
-    def updated(self, y: pd.DataFrame, where: str) -> "SeriesArray":
-        """Return the series known after `y` was seen: it ends where `y` ends, and `y` wins where both have a value."""
-        check_values(y, where)
-        check_order(y.index, where)
-        try:
-            axis = self.axis.joined(y.index)
-        except DataError as error:
-            raise DataError(f"{where}: {error} Give the next times of the same series.") from error
-        values = np.full((len(axis), len(self.columns)), np.nan)
-        old = axis.index.get_indexer(self.axis.index)
-        values[old[old >= 0]] = self.values[old >= 0]
-        values[axis.index.get_indexer(y.index)] = to_array(y)
-        return SeriesArray(values, axis, self.columns)
+    def __len__(self) -> int:
+        return len(self.series)
+
+    @property
+    def columns(self) -> pd.Index:
+        """Names of the C channels."""
+        return self.series[0].columns
+
+    def key(self, number: int) -> Hashable:
+        """Return the label of a series; 0 for a single one."""
+        return 0 if self.keys is None else self.keys[number]
+
+    def subset(self, numbers: Sequence[int]) -> "Panel":
+        """Keep some of the series."""
+        keys = None if self.keys is None else tuple(self.keys[j] for j in numbers)
+        return replace(self, series=tuple(self.series[j] for j in numbers), keys=keys)
+
+    def times(self) -> list[np.ndarray]:
+        """Return the times of each series as integers on one clock."""
+        return [_on_clock(one.axis.index) for one in self.series]
+
+    def frame(self, tables: Sequence[np.ndarray], times: Sequence[pd.Index], columns: pd.Index) -> pd.DataFrame:
+        """Put tables (n_s, ...) of each series under one index."""
+        values = np.concatenate([table.reshape(len(table), -1) for table in tables])
+        return pd.DataFrame(values, index=self.index(times), columns=columns)
+
+    def index(self, times: Sequence[pd.Index]) -> pd.Index:
+        """Return the index that has, for each series, its own times below its key."""
+        if self.keys is None:
+            return times[0]
+        joined = times[0].append(list(times[1:]))
+        count = [len(part) for part in times]
+        keys = [key if isinstance(key, tuple) else (key,) for key in self.keys]
+        levels = [np.repeat(np.array(level, dtype=object), count) for level in zip(*keys, strict=True)]
+        return pd.MultiIndex.from_arrays(
+            [*[pd.Index(level).infer_objects() for level in levels], joined], names=self.names
+        )
+
+    def updated(
+        self, y: pd.DataFrame, where: str, *, X: pd.DataFrame | None, plan: Sequence[Column], calendar=None
+    ) -> "Panel":
+        """Return the panel known after `y` was seen; series that are not there yet are added."""
+        parts, X_parts = take_apart(y, where), dict(take_apart(X, where)) if X is not None else {}
+        place = {self.key(j): j for j in range(len(self))}
+        series = list(self.series)
+        keys = None if self.keys is None else list(self.keys)
+        for key, part in parts:
+            x = X_parts.get(key)
+            if key in place:
+                series[place[key]] = series[place[key]].updated(part, _named(where, key), X=x, plan=plan)
+            elif keys is not None:
+                series.append(make_series(part, calendar=calendar, where=where, X=x, plan=plan, name=_name(key)))
+                keys.append(key)
+        return replace(self, series=tuple(series), keys=None if keys is None else tuple(keys))
+
+    def future_x(
+        self, X: pd.DataFrame | None, steps: np.ndarray, plan: Sequence[Column], where: str
+    ) -> list[np.ndarray]:
+        """Return the covariates of the next `steps` (S,) steps of each series; NaN where nothing is known ahead.
+
+        Raises
+        ------
+        DataError
+            X does not cover these steps; the message names the series, the missing steps and columns.
+        """
+        known = [column.name for column in plan if column.kind == "known"]
+        parts = dict(take_apart(X, where)) if X is not None else {}
+        rows = []
+        for number, one in enumerate(self.series):
+            times = one.axis.future(int(steps[number]))
+            future = np.tile(one.static_row(plan), (len(times), 1))
+            part = parts.get(self.key(number)) if X is not None else None
+            if part is not None and len(plan):
+                _check_coverage(part, times, known, self.key(number), where)
+                take = part.index.get_indexer(times)
+                given = to_matrix(part.iloc[np.maximum(take, 0)], plan, where)
+                for j, column in enumerate(plan):
+                    if column.kind == "known":
+                        future[:, j] = given[:, j]
+            elif known and len(times):
+                _raise_uncovered(part, times, known, self.key(number), where)
+            rows.append(future)
+        return rows
 
 
-def make_series(y: pd.DataFrame, *, calendar=None, where: str) -> SeriesArray:
-    """Check a frame and turn it into arrays.
+def make_panel(
+    y: pd.DataFrame, *, X: pd.DataFrame | None = None, plan: Sequence[Column] = (), calendar=None, where: str
+) -> Panel:
+    """Check a frame and take it apart.
 
     Parameters
     ----------
     y : pd.DataFrame
-        One series, a column per channel.
-    calendar : offset, str, DatetimeIndex or None
-        What continues the index; None to find out.
+        A single series, or many below instance levels.
+    X : pd.DataFrame, optional
+        Covariates, with the same levels.
+    plan : sequence of Column
+        What the columns of X are.
+    calendar
+        What continues daily indices without freq; see `xlstm_ts.data.time_axis.make_axis`.
     where : str
         Object and method, for the messages.
 
     Raises
     ------
     DataError
-        The index or the values cannot be used as they are; the message names the place and the remedy.
+        A series cannot be used as it is; the message names it, the place and the remedy.
     """
-    check_values(y, where)
-    check_order(y.index, where)
-    few = y.columns[(y.notna().sum() < MIN_OBSERVED).to_numpy()]
-    if len(few):
+    parts = take_apart(y, where)
+    X_parts = dict(take_apart(X, where)) if X is not None else {}
+    names = list(y.index.names)
+    series: list[SeriesArray] = []
+    axis: TimeAxis | None = None
+    for key, part in parts:
+        if axis is not None and not part.index.equals(axis.index):
+            axis = None  # most panels repeat one index: its rule is found once
+        x = X_parts.get(key)
+        if X is not None and x is None:
+            raise DataError(f"{where}: X has no rows for {_name(key)}. Give X for every series of y.")
+        name = "" if len(names) == 1 else _name(key)
+        series.append(make_series(part, calendar=calendar, where=where, X=x, plan=plan, axis=axis, name=name))
+        axis = series[-1].axis
+    keys = None if len(names) == 1 else tuple(key for key, _ in parts)
+    return Panel(tuple(series), keys, names)
+
+
+def take_apart(frame: pd.DataFrame, where: str) -> list[tuple[Hashable, pd.DataFrame]]:
+    """Return the series of a frame, each with its key and with time alone as its index."""
+    if not isinstance(frame.index, pd.MultiIndex):
+        return [(0, frame)]
+    if len(frame) == 0:
+        raise DataError(f"{where}: the panel is empty. Give at least one series.")
+    above = list(range(frame.index.nlevels - 1))
+    places = frame.groupby(level=above if len(above) > 1 else 0, sort=False).indices
+    times = frame.index.get_level_values(-1)
+    parts = []
+    for key, rows in places.items():
+        one = frame.iloc[rows]
+        index = times[rows]
+        parts.append((key, one.set_axis(index, axis=0)))
+    return parts
+
+
+def is_nested(data: pd.Series | pd.DataFrame) -> bool:
+    """Return whether the cells of a frame are series themselves, as in sktime's nested format for panels."""
+    return (
+        isinstance(data, pd.DataFrame)
+        and data.size > 0
+        and all(isinstance(cell, pd.Series | np.ndarray) for cell in data.iloc[0])
+    )
+
+
+def repair(frame: pd.DataFrame, where: str, *, resample: str | None, on_gap: str) -> pd.DataFrame:
+    """Return a frame whose series were brought to a grid, or had their holes filled, as a user asks for.
+
+    See `xlstm_ts.data.repair`. Without such a wish it is the frame itself.
+    """
+    if resample is None and on_gap != "mask":
+        return frame
+    parts = [
+        (key, part if resample is None else resampled(part, resample, where)) for key, part in take_apart(frame, where)
+    ]
+    if on_gap == "mask":
+        parts = [(key, with_holes_as_rows(part, where)) for key, part in parts]
+    if not isinstance(frame.index, pd.MultiIndex):
+        return parts[0][1]
+    names = list(frame.index.names)
+    return pd.concat({key: part for key, part in parts}, names=names[:-1]).rename_axis(names)
+
+
+def check_same_times(y: pd.Series | pd.DataFrame, X: pd.Series | pd.DataFrame, where: str) -> None:
+    """Raise unless X is a single series where y is one, and covers its times."""
+    many = [isinstance(data.index, pd.MultiIndex) for data in (y, X)]
+    if many[0] != many[1]:
+        kinds = ["a panel" if one else "a single series" for one in many]
+        raise DataError(f"{where}: y is {kinds[0]} and X is {kinds[1]}. Give both the same index levels.")
+    if many[0]:
+        return
+    comparable = X.index.dtype == y.index.dtype
+    lost = ~y.index.isin(X.index) if comparable else np.ones(len(y), dtype=bool)
+    if lost.any():
         raise DataError(
-            f"{where}: observed values in series {few[0]!r}: {int(y[few[0]].notna().sum())}; at least {MIN_OBSERVED} "
-            "are needed to learn one step. Give a longer series, or drop this one."
-        )
-    return SeriesArray(to_array(y), make_axis(y.index, calendar=calendar, where=where), y.columns)
-
-
-def check_values(y: pd.DataFrame, where: str) -> None:
-    """Raise unless every column is real, numeric and nowhere infinite (NaN is fine: it means missing)."""
-    if len(y) == 0 or y.shape[1] == 0:
-        raise DataError(f"{where}: the series is empty ({len(y)} rows, {y.shape[1]} columns). Give at least 2 rows.")
-    if y.columns.has_duplicates:
-        raise DataError(f"{where}: the column {y.columns[y.columns.duplicated()][0]!r} stands twice. Rename one.")
-    for column, dtype in y.dtypes.items():
-        numeric = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
-        if not numeric or pd.api.types.is_complex_dtype(dtype):
-            raise DataTypeError(
-                f"{where}: series {column!r} is of type {dtype}; expected real numbers. Forecasters do not support "
-                "text, dates or categorical features in y: convert the column with pd.to_numeric, or drop it."
-            )
-    values = to_array(y)
-    if np.isinf(values).any():
-        row, column = (int(k[0]) for k in np.nonzero(np.isinf(values)))
-        raise DataError(
-            f"{where}: series {y.columns[column]!r} is infinite at {y.index[row]}. Replace it, for instance by NaN, "
-            "which means missing."
+            f"{where}: X covers {X.index[0]} to {X.index[-1]} ({X.index.dtype}), but lacks {int(lost.sum())} of the "
+            f"{len(y)} times of y ({y.index.dtype}), the first being {y.index[lost][0]}. Give a row of X for each time "
+            "of y (NaN where a value is missing)."
         )
 
 
-def to_array(y: pd.DataFrame) -> np.ndarray:
-    """Return the values as a contiguous float64 array of its own; missing values become NaN."""
-    return np.ascontiguousarray(y.to_numpy(dtype=np.float64, na_value=np.nan, copy=True))
+def panel_scaler(panel: Panel, cuts: np.ndarray) -> SeriesScaler:
+    """Measure level and scale (S, C) of each series before its cut."""
+    pairs = zip(panel.series, cuts, strict=True)
+    return SeriesScaler.stack([SeriesScaler.fit_before(one.values, int(cut)) for one, cut in pairs])
 
 
-@dataclass(frozen=True)
-class SeriesScaler:
-    """Level and scale of each channel of the training series, in float64.
+def covariate_scaler(panel: Panel, plan: Sequence[Column], cuts: np.ndarray) -> SeriesScaler:
+    """Measure level and scale (K,) of the columns of X over all series, before their cuts."""
+    if not plan:
+        return SeriesScaler(np.zeros(0), np.ones(0))
+    before = np.concatenate([one.x[: int(cut)] for one, cut in zip(panel.series, cuts, strict=True)])
+    after = np.concatenate([one.x[int(cut) :] for one, cut in zip(panel.series, cuts, strict=True)])
+    scaler = SeriesScaler.fit_before(np.concatenate([before, after]), len(before))
+    numbers = np.array([column.categories is None for column in plan], dtype=bool)
+    return SeriesScaler(np.where(numbers, scaler.level, 0.0), np.where(numbers, scaler.scale, 1.0))
 
-    A channel whose training values are all the same has that value as level and 0 as output scale: its forecast
-    is exactly that value.
+
+def panel_windows(
+    panel: Panel,
+    scaler: SeriesScaler,
+    covariates: CovariatePlan,
+    context_length: int,
+    horizon: int,
+    device: torch.device,
+    *,
+    ahead: int,
+    future: Sequence[np.ndarray] | None = None,
+) -> tuple[Windows, np.ndarray]:
+    """Scale all series and lay them out; see `xlstm_ts.data.windows.Windows.of_many`.
 
     Parameters
     ----------
-    level, scale : arrays of shape (C,)
-        Mean and standard deviation; `scale` is 0 for a constant channel.
+    panel, scaler, covariates
+        The series, their levels and scales (S, C), and what to make of X and the clock.
+    context_length, horizon : int
+        T and L.
+    device : torch.device
+        Where to put the windows.
+    ahead : int
+        Rows for the future of each series.
+    future : sequence of arrays of shape (at most `ahead`, K), optional
+        Covariates of these rows, as `Panel.future_x` returns them.
+
+    Returns
+    -------
+    windows : Windows
+    starts : array of shape (S,)
+        The row of the first value of each series.
     """
-
-    level: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def fit(cls, values: np.ndarray) -> "SeriesScaler":
-        """Measure the observed values of (N, C)."""
-        level, scale = np.empty(values.shape[1]), np.empty(values.shape[1])
-        for j, column in enumerate(values.T):
-            level[j], scale[j] = _level_and_scale(column[~np.isnan(column)])
-        return cls(level, scale)
-
-    @classmethod
-    def fit_before(cls, values: np.ndarray, stop: int) -> "SeriesScaler":
-        """Measure the rows before `stop`, or all rows where these hold nothing or a single value.
-
-        `values` is (N, C), or (N, T, C) for windows; a channel without any observed value gets level and scale 0.
-        """
-        parts = [part.reshape(-1, values.shape[-1]) for part in (values[:stop], values)]
-        inner, whole = (cls.fit(np.where((~np.isnan(part)).any(0), part, 0.0)) for part in parts)
-        use = inner.scale > 0
-        return cls(np.where(use, inner.level, whole.level), np.where(use, inner.scale, whole.scale))
-
-    def forward(self, values: np.ndarray) -> np.ndarray:
-        """Remove level and scale along the last axis."""
-        unit = np.where(self.scale > 0, self.scale, 1.0)
-        return 2 * ((values / 2 - self.level / 2) / unit)  # in halves: the difference may exceed the largest float
-
-    def backward(self, scaled: np.ndarray) -> np.ndarray:
-        """Put scale and level back along the last axis; what lies beyond the largest float becomes that."""
-        limit = np.finfo(np.float64).max
-        with np.errstate(over="ignore"):
-            return np.clip(self.level + self.scale * scaled, -limit, limit)
+    scaled = [scaler.of(j).forward(one.values) for j, one in enumerate(panel.series)]
+    known = covariates.known
+    features = None
+    if len(known):
+        features = []
+        for j, one in enumerate(panel.series):
+            x, times = one.x, one.axis.index
+            if future is not None and len(future[j]):
+                x, times = np.concatenate([x, future[j]]), times.append(one.axis.future(len(future[j])))
+            features.append(covariates.encode(x, times))
+    return Windows.of_many(scaled, context_length, horizon, device, ahead=ahead, features=features, known=known)
 
 
-def _level_and_scale(observed: np.ndarray) -> tuple[float, float]:
-    low, high = observed.min(), observed.max()
-    # Relative to one value and in units of the range, a level of 1e9 keeps the digits of moves of 1. All in halves:
-    # the range may exceed the largest float.
-    unit = high / 2 - low / 2
-    if unit == 0:
-        return float(low), 0.0
-    relative = (observed / 2 - low / 2) / unit
-    return float(2 * (low / 2 + unit * relative.mean())), float(unit * (2 * relative.std()))
+def _check_coverage(part: pd.DataFrame, times: pd.Index, known: list, key: Hashable, where: str) -> None:
+    check_order(part.index, f"{_named(where, key)}: X")
+    comparable = type(part.index) is type(times) or part.index.dtype == times.dtype
+    rows = part.index.get_indexer(times) if comparable else np.full(len(times), -1)
+    if (rows < 0).any() or any(name not in part.columns for name in known):
+        _raise_uncovered(part, times, known, key, where)
+
+
+def _raise_uncovered(part: pd.DataFrame | None, times: pd.Index, known: list, key: Hashable, where: str) -> None:
+    if part is None:
+        covered, steps, columns = "no X was given", len(times), known
+    else:
+        comparable = type(part.index) is type(times) or part.index.dtype == times.dtype
+        missing = times[part.index.get_indexer(times) < 0] if comparable else times
+        covered = f"X covers {part.index[0]} to {part.index[-1]}" if len(part) else "X is empty"
+        steps, columns = len(missing), [name for name in known if name not in part.columns]
+    raise DataError(
+        f"{_named(where, key)}: {covered}; covariates that are known ahead are needed from {times[0]} to {times[-1]}. "
+        f"Missing columns: {columns or 'none'}. Missing steps: {steps}. Give these rows, or fit with the columns "
+        "named in past_covariates."
+    )
+
+
+def _named(where: str, key: Hashable) -> str:
+    return where if key == 0 and not isinstance(key, str) else f"{where}: series {key!r}"
+
+
+def _name(key: Hashable) -> str:
+    return f"series {key!r}"
+
+
+def _on_clock(index: pd.Index) -> np.ndarray:
+    if isinstance(index, pd.DatetimeIndex):
+        return index.as_unit("ns").asi8
+    return index.asi8 if isinstance(index, pd.PeriodIndex) else index.to_numpy()

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from xlstm_ts.checks import is_whole, require
-from xlstm_ts.data.panel import check_values, to_array
+from xlstm_ts.data.series import check_values, to_array
 from xlstm_ts.data.time_axis import check_order, make_axis
 from xlstm_ts.data.time_axis import is_whole as is_integer_index
 from xlstm_ts.errors import DataError, DataTypeError

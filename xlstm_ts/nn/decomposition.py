@@ -40,7 +40,11 @@ class Decomposed(nn.Module):
         self.groups, self.width = trend.groups, trend.width + remainder.width
 
     def forward(
-        self, values: Tensor, observed: Tensor, state: DecompositionState | None = None
+        self,
+        values: Tensor,
+        observed: Tensor,
+        state: DecompositionState | None = None,
+        covariates: Tensor | None = None,
     ) -> tuple[Tensor, DecompositionState]:
         """Read a piece of context; see `Backbone`."""
         if state is None:
@@ -51,8 +55,9 @@ class Decomposed(nn.Module):
             seen = torch.cat([state.observed, observed], dim=1)
         average, any_seen = moving_average(past, seen, self.window)
         before: Any = (None, None) if state is None else (state.trend, state.remainder)
-        trend, after_trend = self.trend(average, any_seen, before[0])
-        remainder, after_remainder = self.remainder(torch.where(observed, values - average, 0.0), observed, before[1])
+        trend, after_trend = self.trend(average, any_seen, before[0], covariates)
+        rest = torch.where(observed, values - average, 0.0)
+        remainder, after_remainder = self.remainder(rest, observed, before[1], covariates)
         tail = past.shape[1] - (self.window - 1)
         state = DecompositionState(after_trend, after_remainder, past[:, tail:], seen[:, tail:])
         return torch.cat([trend, remainder], dim=-1), state

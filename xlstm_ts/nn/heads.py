@@ -32,6 +32,10 @@ class Head(nn.Module):
         """Return the forecast of `times` * series + `by`; both broadcast against (B, L, C, 1)."""
         return forecast * times + by
 
+    def widen(self, forecast: Tensor, factor: Tensor) -> Tensor:
+        """Return the forecast with its spread times a factor (B, L, C, 1): a point has none."""
+        return forecast
+
     def quantiles(self, forecast: Tensor) -> Tensor:
         """Return what the forecast says about quantiles, (B, L, C, Q): the values themselves."""
         return forecast
@@ -73,6 +77,11 @@ class QuantileHead(Head):
         below = (nn.functional.softplus(raw[..., : self.centre]) * gaps[: self.centre]).flip(-1).cumsum(-1).flip(-1)
         return torch.cat([middle - below, middle, middle + above], dim=-1)
 
+    def widen(self, forecast: Tensor, factor: Tensor) -> Tensor:
+        """Return the forecast with its spread around the middle level times a factor (B, L, C, 1)."""
+        middle = forecast[..., self.centre : self.centre + 1]
+        return middle + (forecast - middle) * factor
+
     @torch.no_grad()
     def start_from(self, quantiles: Tensor) -> None:
         """Set the bias so that the untrained head says `quantiles`, (L, C / G, Q)."""
@@ -108,6 +117,11 @@ class StudentTHead(nn.Module):
         """Return the forecast of `times` * series + `by`; both broadcast against (B, L, C, 1)."""
         location, scale, freedom = forecast.split(1, dim=-1)
         return torch.cat([location * times + by, scale * times, freedom], dim=-1)
+
+    def widen(self, forecast: Tensor, factor: Tensor) -> Tensor:
+        """Return the forecast with its spread times a factor (B, L, C, 1)."""
+        location, scale, freedom = forecast.split(1, dim=-1)
+        return torch.cat([location, scale * factor, freedom], dim=-1)
 
     def quantiles(self, forecast: Tensor) -> Tensor:
         """Return the quantiles at the levels, (B, L, C, Q), without gradients."""

@@ -9,7 +9,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-ZERO = ("recurrent_weights", "memory_gate_weight", "skip_weight", "forecast_weight", "head_weight", "head_bias")
+ZERO = (
+    *("recurrent_weights", "memory_gate_weight", "head_weight", "head_bias"),
+    *("skip_weight", "forecast_weight", "covariate_weight"),
+)
 
 
 @torch.no_grad()

@@ -2,12 +2,16 @@ r"""The whole forecasting network: instance scaling, a backbone, a head, and a l
 
     context -> scale -> backbone -> head --+--> unscale -> quantiles
                   \------- linear skip ----/
+                  \------ covariates ------/
 
 The skip maps the context, as seen from its last observed value, linearly to the horizon. Its weights and the head's
 start at zero, so an untrained network repeats the last value, and what the backbone adds is what a linear model
 cannot say.
 
-Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile levels.
+Covariates are read beside the context by the backbone; those that are known ahead move the forecast of each step.
+
+Dimensions: B batch, T context steps, L horizon steps, C channels, Q quantile levels, E features of covariates, F of
+them known ahead.
 """
 
 import itertools
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.nn.backbones import Backbone, MixerBackbone, PatchBackbone, StackedBackbone
 from xlstm_ts.nn.blocks import BlockStack, parse_layout
+from xlstm_ts.nn.covariates import CovariateEffect
 from xlstm_ts.nn.decomposition import Decomposed
 from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.init import initialise
@@ -66,6 +71,9 @@ class NetworkConfig:
         else a point.
     quantile_levels : tuple of float
         Levels that the quantile head predicts, and at which those of a Student t are taken, increasing.
+        Levels that the quantile head predicts, increasing.
+    known : tuple of bool
+        One entry for each of the E features of covariates: whether it is known ahead. Default: no covariates.
 
     Raises
     ------
@@ -88,6 +96,7 @@ class NetworkConfig:
     linear_skip: bool
     loss: str
     quantile_levels: tuple[float, ...]
+    known: tuple[bool, ...] = ()
 
     def __post_init__(self):
         for name in ("channels", "horizon", "context_length", "hidden_size", "num_heads", "patch_length"):
@@ -141,6 +150,11 @@ class ForecastNetwork(nn.Module):
             self.head = StudentTHead(*shape, config.quantile_levels)
         else:
             self.head = PointHead(*shape)
+        self.effect = None
+        if any(config.known):
+            known, groups = sum(config.known), self.backbone.groups
+            self.effect = CovariateEffect(known, self.backbone.width, config.horizon, config.channels, groups)
+            self.known = [j for j, ahead in enumerate(config.known) if ahead]
         if config.linear_skip:
             self.skip_weight = nn.Parameter(torch.empty(config.horizon, config.context_length))
         if not self.head.head_weight.is_meta:
@@ -161,6 +175,8 @@ class ForecastNetwork(nn.Module):
         observed: Tensor,
         state: NetworkState | None = None,
         *,
+        covariates: Tensor | None = None,
+        future: Tensor | None = None,
         scale: LocScale | None = None,
     ) -> tuple[Tensor, NetworkState]:
         """Read context and forecast what follows it.
@@ -173,6 +189,10 @@ class ForecastNetwork(nn.Module):
             Which values were seen.
         state : NetworkState, optional
             What an earlier call returned; its scale is kept. Default: the empty history.
+        covariates : Tensor of shape (B, T', E), optional
+            Features of the covariates beside the context, 0 where unknown; if the network was made for some.
+        future : Tensor of shape (B, L, F), optional
+            Those that are known ahead, of the steps to be forecast.
         scale : LocScale, optional
             Affine map of the window. Default: from the observed values of this piece, or the state's.
 
@@ -189,13 +209,19 @@ class ForecastNetwork(nn.Module):
             scale, before = state.scale, state.backbone
         scale = instance_scale(values, observed) if scale is None else scale
         scaled = apply_scale(values, observed, scale)
-        features, after = self.backbone(scaled, observed, before)
+        features, after = self.backbone(scaled, observed, before, covariates)
         window, seen = self._window(scaled, observed, state)
         forecast = self.head(features)
         if self.config.linear_skip:
             linear = linear_forecast(window, seen, self.skip_weight)
             forecast = self.head.move(forecast, linear[..., None])
-        forecast = self.head.move(forecast, scale.loc[..., None], scale.scale[..., None])
+        level = scale.loc[..., None]
+        if self.effect is not None and covariates is not None and future is not None:
+            effect = self.effect(future, covariates[:, -1:, self.known], features)
+            forecast = self.head.widen(forecast, effect.log_width[..., None].exp())
+            forecast = self.head.move(forecast, effect.shift[..., None])
+            level = level + effect.linear[..., None]
+        forecast = self.head.move(forecast, level, scale.scale[..., None])
         return forecast, NetworkState(scale, window, seen, after)
 
     def quantiles(self, forecast: Tensor) -> Tensor:
@@ -232,7 +258,7 @@ def make_backbone(config: NetworkConfig) -> Backbone:
         dropout=config.dropout,
     )
     if config.backbone == "stacked":
-        return StackedBackbone(channels, stack, width)
+        return StackedBackbone(channels, stack, width, len(config.known))
     if config.backbone == "mixer":
-        return MixerBackbone(channels, stack, width, config.context_length, config.horizon)
-    return PatchBackbone(channels, stack, width, config.patch_length)
+        return MixerBackbone(channels, stack, width, config.context_length, config.horizon, len(config.known))
+    return PatchBackbone(channels, stack, width, config.patch_length, len(config.known))

@@ -47,7 +47,7 @@ def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.nd
     parts = []
     for first in range(0, len(origins), EVALUATION_BATCH):
         batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
-        forecast, state = network(batch.context, batch.context_observed)
+        forecast, state = network(**batch.inputs)
         forecast = network.quantiles(forecast)
         target = torch.where(batch.target_observed, batch.target, torch.nan)
         parts.append([tensor.double().cpu().numpy() for tensor in (forecast, target, state.scale.scale)])

@@ -73,7 +73,7 @@ def train(
     windows: Windows | RowWindows,
     origins: np.ndarray,
     *,
-    stop: int,
+    stop: int | np.ndarray,
     valid_origins: np.ndarray,
     config: TrainingConfig,
     generator: torch.Generator,
@@ -89,7 +89,7 @@ def train(
         The series to forecast, or rows with targets of their own.
     origins, stop
         Training windows: their origins (of rows, the rows themselves), and the row from which on nothing is a
-        training target.
+        training target: a number, or one for each row.
     valid_origins : array
         Held-out windows that decide which epoch was best; without any, the last epoch is.
     config : TrainingConfig
@@ -169,7 +169,7 @@ def epoch(network, windows, origins, stop, optimiser, schedule, config, run, cal
 def step(network, batch, optimiser, config) -> float:
     """Take one optimiser step; return the loss before it."""
     optimiser.zero_grad(set_to_none=True)
-    prediction, _ = network(batch.context, batch.context_observed)
+    prediction, _ = network(**batch.inputs)
     loss = make_loss(network.config.loss, network.config.quantile_levels)(
         prediction, batch.target, batch.target_observed
     )
@@ -188,7 +188,7 @@ def evaluate(network: ForecastNetwork | RegressionNetwork, windows: Windows | Ro
     total, count = 0.0, 0
     for first in range(0, len(origins), EVALUATION_BATCH):
         batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
-        prediction, _ = network(batch.context, batch.context_observed)
+        prediction, _ = network(**batch.inputs)
         observed = int(batch.target_observed.sum())
         total += loss_of(prediction, batch.target, batch.target_observed).item() * observed
         count += observed

@@ -19,6 +19,7 @@ from xlstm_ts.nn.heads import PointHead, QuantileHead, StudentTHead
 from xlstm_ts.nn.linear import from_last_value
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.nn.scaling import SCALE_FLOOR, apply_scale, instance_scale
+from xlstm_ts.training.covariate_start import start_effect
 
 MAX_ROWS = 20_000
 PENALTIES = tuple(10.0**k for k in range(-4, 3))
@@ -39,7 +40,7 @@ def warm_start(
     windows: Windows,
     origins: np.ndarray,
     *,
-    stop: int,
+    stop: int | np.ndarray,
     valid_origins: np.ndarray,
     penalty: float | None = None,
 ) -> float:
@@ -60,6 +61,7 @@ def warm_start(
     float
         The penalty used.
     """
+    start_effect(network, windows, origins, stop, valid_origins)
     rows = _gather(network, windows, origins, stop)
     weights = torch.zeros(network.config.horizon, network.config.context_length, dtype=torch.float64)
     chosen = float("inf")
@@ -106,7 +108,7 @@ def _absolute_error(rows: _Rows, weights: Tensor) -> float:
     return float(error[rows.observed].mean())
 
 
-def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, stop: int) -> _Rows:
+def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, stop: int | np.ndarray) -> _Rows:
     channels = network.config.channels
     origins = origins[:: -(-len(origins) * channels // MAX_ROWS)]
     batch = windows.batch(origins, stop)
@@ -116,6 +118,9 @@ def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, sto
     targets = apply_scale(batch.target, batch.target_observed, scale)
     if network.config.linear_skip:
         targets = targets - anchor
+    if network.effect is not None and batch.covariates is not None and batch.future is not None:
+        last = batch.covariates[:, -1:, network.known]
+        targets = targets - network.effect.linear(batch.future, last) / scale.scale
     flat = [part.transpose(1, 2).flatten(0, 1).cpu() for part in (inputs, targets, batch.target_observed)]
     channel = torch.arange(channels).repeat(len(origins))
     scales = scale.scale.transpose(1, 2).flatten(0, 1).cpu()

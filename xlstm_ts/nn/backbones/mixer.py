@@ -5,7 +5,9 @@ read a second view, in which every token is flipped along its width. Reading a f
 window itself is what keeps it from learning the training part by heart. Nothing moves along time here, so what is
 carried from piece to piece is the window.
 
-Dimensions: B batch, T steps of the window, L horizon steps, C channels, D width.
+Features of covariates are tokens too: they come before the channels, which so read them.
+
+Dimensions: B batch, T steps of the window, L horizon steps, C channels, D width, E features of covariates.
 """
 
 from typing import NamedTuple
@@ -20,10 +22,11 @@ INITIAL_TOKENS = 1
 
 
 class MixerState(NamedTuple):
-    """State of a mixer: the window, (B, T, C) each."""
+    """State of a mixer: the window."""
 
-    values: Tensor
+    values: Tensor  # [B, T, C]
     observed: Tensor
+    covariates: Tensor | None  # [B, T, E]
 
 
 class MixerBackbone(nn.Module):
@@ -37,27 +40,44 @@ class MixerBackbone(nn.Module):
         The blocks.
     width, context_length, horizon : int
         D, T and L.
+    covariates : int
+        E.
     """
 
-    def __init__(self, channels: int, stack: BlockStack, width: int, context_length: int, horizon: int):
+    def __init__(
+        self, channels: int, stack: BlockStack, width: int, context_length: int, horizon: int, covariates: int = 0
+    ):
         super().__init__()
         self.groups, self.width, self.context_length = channels, 2 * width, context_length
         self.forecast_weight = nn.Parameter(torch.empty(horizon, context_length))
         self.embed = nn.Linear(horizon, width)
         self.embed_missing = nn.Linear(context_length, width, bias=False)
+        self.embed_covariates = nn.Linear(context_length, width) if covariates else None
         self.initial_tokens = nn.Parameter(torch.empty(INITIAL_TOKENS, width))
         self.stack = stack
 
-    def forward(self, values: Tensor, observed: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+    def forward(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        state: MixerState | None = None,
+        covariates: Tensor | None = None,
+    ) -> tuple[Tensor, MixerState]:
         """Read a piece of context; see `Backbone`."""
         if state is not None:
             values = torch.cat([state.values, values], dim=1)
             observed = torch.cat([state.observed, observed], dim=1)
+            if covariates is not None and state.covariates is not None:
+                covariates = torch.cat([state.covariates, covariates], dim=1)
         pad = (0, 0, self.context_length - values.shape[1], 0)  # a negative number cuts
-        state = MixerState(nn.functional.pad(values, pad), nn.functional.pad(observed, pad))
+        beside = None if covariates is None else nn.functional.pad(covariates, pad)
+        state = MixerState(nn.functional.pad(values, pad), nn.functional.pad(observed, pad), beside)
         missing = (~state.observed).to(values.dtype)
-        forecast = linear_forecast(*state, self.forecast_weight)
+        forecast = linear_forecast(state.values, state.observed, self.forecast_weight)
         tokens = self.embed(forecast.transpose(1, 2)) + self.embed_missing(missing.transpose(1, 2))  # [B, C, D]
-        tokens = torch.cat([self.initial_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
+        before = [self.initial_tokens.expand(len(tokens), -1, -1)]
+        if self.embed_covariates is not None and state.covariates is not None:
+            before.append(self.embed_covariates(state.covariates.transpose(1, 2)))  # [B, E, D]
+        tokens = torch.cat([*before, tokens], dim=1)
         views, _ = self.stack(torch.cat([tokens, tokens.flip(-1)]))
-        return torch.cat(views[:, INITIAL_TOKENS:].chunk(2), dim=-1), state
+        return torch.cat(views[:, -self.groups :].chunk(2), dim=-1), state

@@ -14,7 +14,9 @@ class Backbone(Protocol):
     width: int
     """D, width of a feature vector."""
 
-    def __call__(self, values: Tensor, observed: Tensor, state: Any | None = None) -> tuple[Tensor, Any]:
+    def __call__(
+        self, values: Tensor, observed: Tensor, state: Any | None = None, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Read a piece of context.
 
         Parameters
@@ -25,6 +27,8 @@ class Backbone(Protocol):
             Which values were seen.
         state : optional
             What an earlier call returned. Default: the empty history.
+        covariates : Tensor of shape (B, T, E), optional
+            Features of covariates beside the values; where the backbone was made for some.
 
         Returns
         -------

@@ -20,18 +20,27 @@ class StackedBackbone(nn.Module):
         The blocks.
     width : int
         D.
+    covariates : int
+        E, features of covariates, which are read with the step.
     """
 
-    def __init__(self, channels: int, stack: BlockStack, width: int):
+    def __init__(self, channels: int, stack: BlockStack, width: int, covariates: int = 0):
         super().__init__()
         self.groups, self.width = 1, width
         self.embed = nn.Linear(2 * channels, width)
+        self.embed_covariates = nn.Linear(covariates, width, bias=False) if covariates else None
         self.stack = stack
 
     def forward(
-        self, values: Tensor, observed: Tensor, state: tuple[BlockState, ...] | None = None
+        self,
+        values: Tensor,
+        observed: Tensor,
+        state: tuple[BlockState, ...] | None = None,
+        covariates: Tensor | None = None,
     ) -> tuple[Tensor, tuple[BlockState, ...]]:
         """Read a piece of context; see `Backbone`."""
         tokens = self.embed(torch.cat([values, observed.to(values.dtype)], dim=-1))
+        if self.embed_covariates is not None and covariates is not None:
+            tokens = tokens + self.embed_covariates(covariates)
         tokens, state = self.stack(tokens, state)
         return tokens[:, -1:], state

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from xlstm_ts.data.panel import SeriesScaler, make_series
+from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.series import make_series
 from xlstm_ts.errors import DataError, DataTypeError
 
 LARGEST = np.finfo(np.float64).max

@@ -1,0 +1,83 @@
+"""Repairs that a user asks for: times brought to a regular grid, by averaging or by leaving holes as missing rows."""
+
+import pandas as pd
+
+from xlstm_ts.data.covariates import is_number
+from xlstm_ts.data.time_axis import check_order
+from xlstm_ts.errors import DataError, ParameterError
+
+
+def resampled(frame: pd.DataFrame, step: str, where: str) -> pd.DataFrame:
+    """Return the mean of numbers, and the first category, in each step of a regular grid.
+
+    Times may be unsorted, repeated and irregular. A step without rows is missing.
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        With a DatetimeIndex.
+    step : str or pandas offset
+        Of the grid, such as "1h".
+    where : str
+        Object and method, for the messages.
+
+    Raises
+    ------
+    DataError
+        The index has no times, or one is missing.
+    ParameterError
+        The step is none.
+    """
+    if not isinstance(frame.index, pd.DatetimeIndex):
+        raise DataError(f"{where}: resample={step!r} needs a DatetimeIndex, got {type(frame.index).__name__}.")
+    if frame.index.hasnans:
+        raise DataError(f"{where}: row {int(frame.index.isna().argmax())} has no time (NaT). Drop such rows.")
+    try:
+        grid = frame.sort_index(kind="stable").resample(step)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ParameterError(f"{where}: resample={step!r} is no step of time, such as '1h': {error}") from error
+    rules = {name: "mean" if is_number(dtype) else "first" for name, dtype in frame.dtypes.items()}
+    return grid.agg(rules)[list(frame.columns)] if rules else grid.first()
+
+
+def with_holes_as_rows(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the frame with a row of missing values at every time that its regular step would have.
+
+    Raises
+    ------
+    DataError
+        The times lie on no regular grid.
+    """
+    index = frame.index
+    check_order(index, where)
+    if len(index) < 3:
+        return frame
+    full = _grid(index)
+    if full is None:
+        raise DataError(
+            f"{where}: on_gap='mask' needs times on a regular grid, but those of the series, from {index[0]} to "
+            f"{index[-1]}, lie on none. Bring them to one with resample=, for instance resample='1h'."
+        )
+    return frame if len(full) == len(index) else frame.reindex(full)
+
+
+def _grid(index: pd.Index) -> pd.Index | None:
+    """Return the regular index from the first to the last time that holds all of them, if there is one."""
+    if isinstance(index, pd.PeriodIndex):
+        return pd.period_range(index[0], index[-1], freq=index.freq, name=index.name)
+    if not isinstance(index, pd.DatetimeIndex):
+        if not pd.api.types.is_integer_dtype(index):
+            return None
+        step = int(pd.Series(index[1:] - index[:-1]).mode().iloc[0])
+        full: pd.Index = pd.RangeIndex(int(index[0]), int(index[-1]) + 1, step, name=index.name)
+        return full if index.isin(full).all() else None
+    if index.freq is not None:
+        return index
+    usual = pd.Series(index[1:] - index[:-1]).mode().iloc[0]
+    month = index[0].strftime("%b").upper()
+    offsets = [usual, "MS", "ME", f"QS-{month}", f"QE-{month}", f"YS-{month}", f"YE-{month}"]
+    for offset in offsets:
+        full = pd.date_range(index[0], index[-1], freq=offset, unit=index.unit, name=index.name)
+        if len(full) >= len(index) and index.isin(full).all():
+            return full
+    return None

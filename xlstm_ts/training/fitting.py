@@ -1,0 +1,253 @@
+"""From a panel to a fitted network: cut the end off, scale, start at linear models, train, calibrate.
+
+The end of the training period is held out by target time, at the same time in all series: its earlier half decides
+when to stop, its later half calibrates. Levels and scales are measured before it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from xlstm_ts.data.covariates import CovariatePlan
+from xlstm_ts.data.panel import Panel, covariate_scaler, panel_scaler, panel_windows
+from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
+from xlstm_ts.errors import DataError
+from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork, NetworkConfig
+from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthFactors, forecast_held_out
+from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
+from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
+from xlstm_ts.training.warm_start import warm_start
+
+NONE = np.arange(0)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """What is fitted, and how.
+
+    Parameters
+    ----------
+    network : NetworkConfig
+        Shape of the network.
+    training : TrainingConfig
+        How to take steps.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of the training period that is held out at its end.
+    calibrate, refit_on_all, verbose : bool
+        As in `xlstm_ts.XLSTMForecaster`.
+    quantile_levels : array of shape (Q,)
+        Levels of the forecasts, symmetric around one half.
+    """
+
+    network: NetworkConfig
+    training: TrainingConfig
+    patience: int
+    validation_fraction: float
+    calibrate: bool
+    refit_on_all: bool
+    verbose: bool
+    quantile_levels: np.ndarray
+
+    def callbacks(self, *, early_stopping: bool) -> list[Callback]:
+        """Return what watches a run."""
+        stopping: list[Callback] = [BestWeights(self.patience)] if early_stopping else []
+        return stopping + ([Progress()] if self.verbose else [])
+
+
+class Fitted(NamedTuple):
+    """What a fit leaves behind."""
+
+    network: ForecastNetwork
+    scaler: SeriesScaler  # (S, C)
+    covariates: CovariatePlan
+    calibration: WidthFactors | ResidualQuantiles | None
+    calibrated: bool
+    history: list[dict]
+    best_epoch: int
+    stopping_windows: int
+    held_out_windows: int
+    interrupted: bool
+
+
+class _Data(NamedTuple):
+    """A panel, laid out and cut."""
+
+    windows: Windows
+    starts: np.ndarray
+    split: Split
+    scaler: SeriesScaler
+    covariates: CovariatePlan
+
+    def origins(self, part: str, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the usable origins of a part of the period, and the row at which its targets end, for each row."""
+        train, stop, end = self.split
+        if part == "train":
+            limit, of = train, [training_origins(int(k), horizon) for k in train]
+        else:
+            low, limit = (train, stop) if part == "stop" else (stop, end)
+            of = [held_out_origins(int(a), int(b), horizon) for a, b in zip(low, limit, strict=True)]
+        sizes = np.diff([*self.starts, len(self.windows.values)])
+        stops = np.repeat(self.starts + limit, sizes)
+        origins = np.concatenate([start + some for start, some in zip(self.starts, of, strict=True)])
+        return self.windows.usable(origins, stops), stops
+
+
+def fit_panel(
+    panel: Panel, covariates: CovariatePlan, config: FitConfig, *, seed: int, device: torch.device, where: str
+) -> Fitted:
+    """Fit one network to all series of a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+        The training period.
+    covariates : CovariatePlan
+        What X and the clock offer; its scaler is measured here.
+    config : FitConfig
+        What is fitted, and how.
+    seed : int
+        Of the one generator that everything random draws from.
+    device : torch.device
+        Where to train.
+    where : str
+        Object and method, for the messages.
+
+    Raises
+    ------
+    DataError
+        No window has something to read and something to learn.
+    TrainingError
+        A loss was not finite.
+    """
+    horizon = config.network.horizon
+    times = panel.times()
+    for split in (split_by_target_time(times, horizon, config.validation_fraction), _uncut(panel)):
+        data = _lay_out(panel, covariates, config.network, split, device)
+        origins, stops = data.origins("train", horizon)
+        if len(origins):  # else all that was observed lies in the part to be held out
+            break
+    else:
+        raise DataError(
+            f"{where}: no two observed values are within context_length={config.network.context_length} plus "
+            f"horizon={horizon} steps of each other; there is nothing to learn from. Raise one of them, or "
+            "resample the series to a longer step."
+        )
+    valid, _ = data.origins("stop", horizon)
+    held_out, _ = data.origins("calibrate", horizon)
+    generator = torch.Generator().manual_seed(seed)
+    network = ForecastNetwork.create(config.network, generator=generator, device=device)
+    penalty = warm_start(network, data.windows, origins, stop=stops, valid_origins=valid)
+    run = train(
+        network,
+        data.windows,
+        origins,
+        stop=stops,
+        valid_origins=valid,
+        config=config.training,
+        generator=generator,
+        callbacks=config.callbacks(early_stopping=len(valid) > 0),
+    )
+    best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
+    calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
+    calibration = _calibrate(network, data.windows, held_out, origins, config, calibrated)
+    interrupted = run.interrupted
+    if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
+        whole = data._replace(split=_uncut(panel))
+        again, interrupted = _train_on_all(whole, config, seed, best_epoch, penalty, network, device)
+        network = network if interrupted else again
+    return Fitted(
+        network,
+        data.scaler,
+        data.covariates,
+        calibration,
+        calibrated,
+        run.history,
+        best_epoch,
+        len(valid),
+        len(held_out),
+        interrupted,
+    )
+
+
+def adapt(
+    network: ForecastNetwork,
+    panel: Panel,
+    scaler: SeriesScaler,
+    covariates: CovariatePlan,
+    known: np.ndarray,
+    config: FitConfig,
+    *,
+    steps: int,
+    seed: int,
+) -> None:
+    """Fine-tune a network, in place, on windows whose targets reach beyond the rows `known` (S,) of each series."""
+    horizon, device = config.network.horizon, next(network.parameters()).device
+    windows, starts = panel_windows(
+        panel, scaler, covariates, config.network.context_length, horizon, device, ahead=horizon
+    )
+    ends = np.array([len(one.values) for one in panel.series])
+    first = np.maximum(1, np.minimum(known, ends) - horizon + 1)
+    origins = np.concatenate([start + np.arange(a, b) for start, a, b in zip(starts, first, ends, strict=True)])
+    stops = np.repeat(starts + ends, np.diff([*starts, len(windows.values)]))
+    origins = windows.usable(origins, stops)
+    if len(origins):
+        generator = torch.Generator().manual_seed(seed)
+        fine_tune(network, windows, origins, stop=stops, steps=steps, config=config.training, generator=generator)
+
+
+def _uncut(panel: Panel) -> Split:
+    rows = np.array([len(one.values) for one in panel.series])
+    return Split(rows, rows, rows)
+
+
+def _lay_out(
+    panel: Panel, covariates: CovariatePlan, network: NetworkConfig, split: Split, device: torch.device
+) -> _Data:
+    scaler = panel_scaler(panel, split.train)
+    covariates = replace(covariates, scaler=covariate_scaler(panel, covariates.columns, split.train))
+    windows, starts = panel_windows(
+        panel, scaler, covariates, network.context_length, network.horizon, device, ahead=network.horizon
+    )
+    return _Data(windows, starts, split, scaler, covariates)
+
+
+def _calibrate(network, windows, held_out, origins, config, calibrated) -> WidthFactors | ResidualQuantiles | None:
+    levels = config.quantile_levels
+    if config.network.loss in POINT_LOSSES:
+        # A point network has no spread of its own: without enough held-out windows it is measured in training.
+        measured = held_out if len(held_out) >= MIN_WINDOWS else origins
+        return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
+    return WidthFactors.fit(forecast_held_out(network, windows, held_out), levels) if calibrated else None
+
+
+def _train_on_all(
+    data: _Data, config: FitConfig, seed: int, epochs: int, penalty: float, first: ForecastNetwork, device: torch.device
+) -> tuple[ForecastNetwork, bool]:
+    """Train a second network on every row, as long as was best for the first; say whether that was interrupted."""
+    generator = torch.Generator().manual_seed(seed)
+    network = ForecastNetwork.create(config.network, generator=generator, device=device)
+    origins, stops = data.origins("train", config.network.horizon)
+    if network.effect is not None and first.effect is not None:
+        network.effect.load_state_dict(first.effect.state_dict())
+    warm_start(network, data.windows, origins, stop=stops, valid_origins=NONE, penalty=penalty)
+    if epochs == 0:
+        return network, False
+    try:
+        run = train(
+            network,
+            data.windows,
+            origins,
+            stop=stops,
+            valid_origins=NONE,
+            config=replace(config.training, max_epochs=epochs),
+            generator=generator,
+            callbacks=config.callbacks(early_stopping=False),
+        )
+    except KeyboardInterrupt:
+        return network, True
+    return network, run.interrupted
