@@ -10,7 +10,8 @@ from sklearn.metrics import mean_pinball_loss
 
 from xlstm_ts.errors import DataError, ParameterError, XLSTMError
 from xlstm_ts.evaluation.backtest import backtest
-from xlstm_ts.evaluation.baselines import forecast_frame, variable_names
+from xlstm_ts.evaluation.baselines import forecast_frame
+from xlstm_ts.evaluation.series import variable_names
 
 # sktime 1.2 announces a new default to every forecaster that is constructed, its own included.
 ignores_remember_data = pytest.mark.filterwarnings("ignore:The default of config ``remember_data``:FutureWarning")
@@ -412,7 +413,6 @@ GOOD = hourly()
         ({"y": GOOD.set_axis(GOOD.index.astype(str))}, DataError, "pandas.to_datetime"),
         ({"y": GOOD.set_axis(GOOD.index[:-1].append(pd.DatetimeIndex([None])))}, DataError, "missing times"),
         ({"y": GOOD.to_numpy()}, DataError, "ndarray"),
-        ({"y": pd.concat({"s": GOOD})}, DataError, "panel"),
         ({"y": pd.concat([GOOD, GOOD], axis=1)}, DataError, "columns"),
         ({"y": GOOD[:0]}, DataError, "y has 0 rows"),
         ({"forecaster": {}}, ParameterError, "empty dict"),
@@ -526,7 +526,7 @@ def test_plot_shows_the_forecasts_the_error_by_step_and_the_calibration():
 
     figure = result.plot(variable="b", origins=2)
 
-    first, second, errors, calibration = figure.axes
+    first, second, errors, calibration, coverage, residuals = figure.axes
     frame = result.frame.query("model == 'AtOnce' and variable == 'b'")
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     origin = frame["origin"].iloc[0]
@@ -538,6 +538,12 @@ def test_plot_shows_the_forecasts_the_error_by_step_and_the_calibration():
     np.testing.assert_allclose(by_step["AtOnce"], expected)
     below = {line.get_label(): line.get_ydata() for line in calibration.lines}
     np.testing.assert_allclose(below["AtOnce"], [(frame["y"] <= frame[a]).mean() for a in result.quantile_levels])
+    held = {line.get_label(): line.get_ydata() for line in coverage.lines}
+    inside = (frame[0.1] <= frame["y"]) & (frame["y"] <= frame[0.9])
+    np.testing.assert_allclose(next(iter(held.values())), inside.groupby(frame["origin"]).mean())
+    last, first = (points.get_offsets()[:, 1] for points in residuals.collections)
+    np.testing.assert_allclose(first, (frame["y"] - frame["point"])[frame["step"] == 1])
+    np.testing.assert_allclose(last, (frame["y"] - frame["point"])[frame["step"] == 4])
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
 

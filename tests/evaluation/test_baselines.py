@@ -2,10 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xlstm_ts.errors import ParameterError
 from xlstm_ts.evaluation.baselines import (
+    Climatology,
+    Drift,
     SeasonalNaive,
     forecast_frame,
     future_index,
+    make_baseline,
     naive_baselines,
     seasonal_period,
 )
@@ -145,3 +149,63 @@ def test_forecast_frame_without_quantiles_and_with_one_cell():
 )
 def test_future_index_continues_the_index(index, following):
     assert (future_index(index, 2) == following).all()
+
+
+def test_drift_goes_on_by_the_mean_step_of_the_training_part():
+    y = pd.Series([0.0, np.nan, 3.0, 6.0, 4.0, 8.0])
+
+    frame = Drift().fit(y[:4]).predict_origins(y, origins=[4, 5], fh=[1, 3], quantile_levels=[0.5])
+
+    # Slope 6 / 3 = 2. Errors in training at step 1: 3 - 0 - 2 = 1 after the last known 0, 6 - 3 - 2 = 1.
+    np.testing.assert_allclose(frame["point"], [6, 10, 10, 14])
+    np.testing.assert_allclose(frame[0.5].iloc[[0, 2]], [7, 11])
+
+
+def test_climatology_takes_the_same_hour_in_the_same_weeks_of_other_years():
+    index = pd.date_range("2020-01-01", "2022-12-31 23:00", freq="h")
+    # Each day of each year has a value of its own; the hour adds to it.
+    y = pd.Series(100.0 * index.dayofyear + index.hour, index=index)
+    origin = pd.Timestamp("2022-06-09 22:00")
+
+    frame = (
+        Climatology(window=1)
+        .fit(y[:"2022-01-01"])
+        .predict_origins(y, origins=[origin], fh=[1, 2], quantile_levels=[0.1, 0.5])
+    )
+
+    assert origin.dayofyear == 160
+    # Days 159, 160, 161 of 2020 and 2021 at 23:00; then days 160, 161, 162 at 00:00.
+    np.testing.assert_allclose(frame["point"], [16023, 16100])
+    np.testing.assert_allclose(frame[0.5], frame["point"])
+    np.testing.assert_allclose(frame[0.1], np.quantile([[15923, 16000], [16023, 16100], [16123, 16200]], 0.1, axis=0))
+
+
+def test_climatology_crosses_the_new_year_and_does_without_a_whole_year():
+    index = pd.date_range("2020-01-01", periods=800, freq="D")
+    y = pd.Series(np.where(index.month == 12, 12.0, np.where(index.month == 1, 1.0, 50.0)), index=index)
+
+    around = Climatology(window=3).fit(y).predict_origins(y, origins=[index[730]], fh=[1], quantile_levels=[0.01, 0.99])
+    short = Climatology().fit(y[:40]).predict_origins(y[:40], origins=[index[39]], fh=[1])
+    plain = Climatology().fit(pd.Series([1.0, 2, 9])).predict_origins(pd.Series([1.0, 2, 9]), origins=[2], fh=[1])
+
+    assert index[731] == pd.Timestamp("2022-01-01")
+    assert around[[0.01, 0.99]].to_numpy().round().tolist() == [[1, 12]]
+    assert short["point"].iloc[0] == 1.0, "less than a year: the median of all days"
+    assert plain["point"].iloc[0] == 2.0
+
+
+def test_baselines_forecast_each_series_of_a_panel_and_learn_new_ones_late():
+    old, new = pd.Series([1.0, 2, 4, 7, 11]), pd.Series([10.0, 20, 10, 20], index=range(1, 5))
+    y = pd.concat({"old": old, "new": new}, names=["series", "time"]).to_frame("y")
+
+    frame = SeasonalNaive(1).fit(y.loc[["old"]]).predict_origins(y, origins=[0, 3, 4], fh=[1], quantile_levels=[0.5])
+
+    assert frame["series"].tolist() == ["old"] * 3 + ["new"] * 2
+    assert frame["point"].tolist() == [1, 7, 11, 10, 20]
+    # Errors of the new series up to its first origin: 10, -10.
+    assert frame[0.5].tolist()[3:] == [10, 20]
+
+
+def test_unknown_baselines_are_named():
+    with pytest.raises(ParameterError, match=r"no baseline is called 'mean'.*'climatology'"):
+        make_baseline("mean", 1)

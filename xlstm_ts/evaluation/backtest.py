@@ -1,496 +1,324 @@
 """Backtests: forecasts from many past origins, made with nothing that was not known there.
 
-An origin is the last observed time. A fresh clone of each forecaster is fitted once, on the data up to
-and including the first origin. A forecaster that offers ``predict_origins`` is then asked for all origins
-at once; any other sktime forecaster walks from origin to origin by ``update(update_params=False)``.
+An origin is the last observed time. A fresh clone of each forecaster is fitted on data up to the first origin, or
+again for every fold of origins. A forecaster that offers ``predict_origins`` is then asked for many origins at once;
+any other sktime forecaster walks from origin to origin by ``update(update_params=False)``. Baselines always stand
+beside them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from xlstm_ts.errors import DataError, ParameterError, XLSTMError
-from xlstm_ts.evaluation import metrics, plots
-from xlstm_ts.evaluation.baselines import forecast_frame, naive_baselines, variable_names
+from xlstm_ts.errors import ParameterError
+from xlstm_ts.evaluation import metrics as score
+from xlstm_ts.evaluation.baselines import NAIVE, each_series, make_baseline
 from xlstm_ts.evaluation.baselines import seasonal_period as period_of_index
+from xlstm_ts.evaluation.folds import Fold, is_integer, plan_folds, plan_origins, read_steps
+from xlstm_ts.evaluation.results import BacktestResult
+from xlstm_ts.evaluation.runner import Answer, Grid, Job, Task, check_fitted, run_job
+from xlstm_ts.evaluation.scores import check_metrics
+from xlstm_ts.evaluation.series import SeriesSet, read_covariates, read_levels, read_series
+from xlstm_ts.evaluation.store import Store, fingerprint
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["BacktestResult", "backtest"]
 
 DEFAULT_QUANTILE_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-# Spread origins lie in the last fifth of the rows, unless more of them are wanted than fit there.
-_TEST_SHARE = 0.2
-# With two horizons and this many rows, the baselines have a spread of errors at every step.
-_SPARE_TRAINING_ROWS = 8
-# Central intervals that the summary reports: name and its two levels.
-_INTERVALS = {"80": (0.1, 0.9), "90": (0.05, 0.95)}
+BACKENDS = ("loky", "threading", "dask", "ray")
 
 
 def backtest(
     forecaster: Any,
     y: pd.Series | pd.DataFrame,
+    X: pd.DataFrame | None = None,
     *,
-    horizon: int,
-    origins: int | Sequence[Any] | pd.Index = 50,
+    horizon: int | Sequence[int],
+    origins: int | Sequence[Any] | pd.Index | None = None,
+    initial: int | None = None,
+    stride: int | None = None,
+    window: str = "expanding",
+    refit: bool | int | None = False,
+    gap: int = 0,
     quantile_levels: Sequence[float] = DEFAULT_QUANTILE_LEVELS,
     seasonal_period: int | str = "auto",
-    baselines: bool = True,
+    baselines: bool | Sequence[str] = True,
+    metrics: Sequence[str] | Mapping[str, Callable[[NDArray, NDArray], float]] | None = None,
+    batch_size: int = 2048,
+    error_score: str | float = "raise",
+    backend: str | None = None,
+    backend_params: Mapping[str, Any] | None = None,
+    store: str | Path | None = None,
     verbose: bool = False,
 ) -> BacktestResult:
-    """Forecast `horizon` steps from many past origins, and keep forecasts and actual values.
+    """Forecast from many past origins, and keep forecasts and actual values.
 
     Parameters
     ----------
     forecaster : sktime forecaster, or dict of name to sktime forecaster
-        Cloned, fitted once on the data up to and including the first origin, then only moved forward; the
-        objects passed in are not changed. An object with
-        ``predict_origins(y, X=None, *, origins, fh, quantile_levels=None)`` is asked for all origins at
-        once; it is given `y` up to the last origin.
+        Cloned and fitted on data up to the first origin (see `refit`), then only moved forward; the objects passed in
+        are not changed. An object with ``predict_origins(y, X=None, *, origins, fh, quantile_levels=None)`` is asked
+        for many origins at once; it is given `y` up to the last of them.
     y : Series or DataFrame
-        One series, or several variables as columns, with increasing times; NaN is a missing value. An
-        index without frequency, such as trading days with holidays, is served too: steps are then rows,
-        and forecasters that need a frequency receive positions instead of times.
-    horizon : int
-        Steps ahead to forecast and score.
-    origins : int or index values
+        One series, or several variables as columns, with increasing times; NaN is a missing value. Or a panel: a frame
+        whose last index level is time. An index without frequency, such as trading days with holidays, is served too:
+        steps are then rows, and forecasters that need a frequency receive positions instead of times.
+    X : DataFrame, optional
+        Covariates at the times of `y`. Forecasters get them for the forecast times too: give only what was known in
+        advance, or was shifted so that it was.
+    horizon : int or sequence of int
+        Steps ahead to forecast and score: 1 to this one, or these.
+    origins : int or index values, optional
         Last observed times to forecast from. A number asks for at most that many, spread evenly over the
         last fifth of the rows, or over as much of the last half as they need to be different from each
         other; the last one leaves exactly `horizon` rows to score, and at least ``2 * horizon + 8`` rows
-        precede the first.
+        precede the first. Default: 50, unless `initial` or `stride` is given. Of a panel, an origin is the same
+        moment for all series; a series that has no row there is left out at this origin.
+    initial, stride : int, optional
+        Instead of `origins`: rows of the first training part, and rows from one origin to the next (default 1), up to
+        the last origin that leaves `horizon` rows.
+    window : {"expanding", "sliding"}
+        Whether later training parts begin at the first row too, or keep the length of the first one.
+    refit : bool, int or None
+        False: one fit. True: a fit for every origin. A number: a fit for every so many origins. None: the forecasters
+        are fitted already and are evaluated as they are; their training data must not reach beyond the first origin.
+    gap : int
+        Rows between the last training row and the first origin of a fold. The rows of the gap are no training targets,
+        but a forecast may read them.
     quantile_levels : sequence of float
         Increasing levels in (0, 1), asked of every forecaster with the tag ``capability:pred_int``.
     seasonal_period : int or "auto"
         Rows per season of the seasonal naive forecast, which is a baseline and the unit of MASE. "auto"
         reads it from the index (see `xlstm_ts.evaluation.baselines.seasonal_period`).
-    baselines : bool
-        Whether "last_value" and "seasonal_naive" are scored beside the forecasters.
+    baselines : bool or sequence of str
+        What is scored beside the forecasters: "last_value" and "seasonal_naive" (True), none (False), or a choice of
+        these, "drift" and "climatology".
+    metrics : sequence of str, or dict of name to function, optional
+        Scores of the summary, by name (see `xlstm_ts.evaluation.scores.known_metrics`); or functions of actual values
+        and point forecasts, shown beside the default ones.
+    batch_size : int
+        Origins per call of ``predict_origins``, and per piece of the store. It bounds the memory that is needed beside
+        the result.
+    error_score : "raise" or nan
+        What happens where a forecaster fails: the error is raised; or the origin is left out for this model, counted
+        in the summary and named in ``result.failures``.
+    backend : {"loky", "threading", "dask", "ray"}, optional
+        Where models and folds run side by side, through sktime. Default: one after the other.
+    backend_params : dict, optional
+        Passed to the backend, for instance ``{"n_jobs": 2}``.
+    store : str or Path, optional
+        File ending in ".csv" or ".parquet". Results are written while they come; the same call goes on where an
+        interrupted one stopped. Forecasters should have a fixed `random_state`, since the fold in work is fitted again.
     verbose : bool
         Whether to show a progress bar.
 
     Returns
     -------
     BacktestResult
-        Forecasts and actual values, with summaries and a figure.
+        Forecasts and actual values, with summaries, figures and a report.
 
     Raises
     ------
     DataError
-        `y` cannot be used, is too short, or a forecaster returned other times than asked for.
+        `y` or `X` cannot be used, is too short, or a forecaster returned other times than asked for.
     ParameterError
-        A parameter has an impossible value.
+        A parameter has an impossible value, or parameters contradict each other.
     XLSTMError
         A forecaster failed; the message names it and the origin, the cause is attached.
+
+    Examples
+    --------
+    >>> from xlstm_ts import XLSTMForecaster, backtest, load_dataset
+    >>> y = load_dataset("airline")["passengers"]
+    >>> model = XLSTMForecaster(horizon=12, context_length=24, max_epochs=1, validation_fraction=0, random_state=0)
+    >>> result = backtest(model, y, horizon=12, initial=96, stride=6, metrics=["MAE", "MASE"])
+    >>> result.summary()["origins"].to_dict()
+    {'XLSTMForecaster': 7, 'last_value': 7, 'seasonal_naive': 7}
     """
-    models = _check_forecasters(forecaster, baselines)
-    values = _check_series(y)
-    levels = _check_levels(quantile_levels)
-    positions = _origin_positions(values.index, horizon, origins)
-    period = _check_period(seasonal_period, values.index)
-    if baselines:
-        models = {**models, **naive_baselines(period)}
-    task = _Task(values if isinstance(y, pd.DataFrame) else values.iloc[:, 0], values, positions, horizon, levels)
-    frames, seconds = [], {}
-    with tqdm(total=len(positions) * len(models), disable=not verbose, unit="origin") as progress:
+    models = _check_forecasters(forecaster)
+    series = read_series(y, "backtest")
+    levels = read_levels(quantile_levels, "backtest")
+    steps = read_steps(horizon)
+    positions = plan_origins(series.times, steps[-1], origins=origins, initial=initial, stride=stride, gap=gap)
+    folds = plan_folds(positions, refit=refit, window=window, gap=gap)
+    period = _check_period(seasonal_period, series.times)
+    beside = _make_baselines(baselines, period, models)
+    names, functions = _check_scores(metrics, levels)
+    _check_choices(batch_size, error_score, backend)
+    covariates = read_covariates(X, series, "backtest")
+    if refit is None:
         for name, model in models.items():
-            progress.set_description(str(name))
-            forecasts, seconds[name] = _run(name, model, task, progress.update)
-            frames.append(task.with_actuals(forecasts, name))
+            check_fitted(name, model, series, int(positions[0]))
+    task = Task(series, covariates, steps, levels)
+    settings = _settings(series, folds, refit, window, gap)
+    everyone = {**models, **beside}
+    collected = _collect(
+        _jobs(everyone, models if refit is None else (), folds, batch_size),
+        task,
+        keep_going=error_score != "raise",
+        backend=backend,
+        backend_params=backend_params,
+        store=None if store is None else (store, fingerprint(task, everyone, {**settings, "batch_size": batch_size})),
+        verbose=verbose,
+    )
+    train = series.between(series.frame, folds[0].train_start, folds[0].train_stop)
     return BacktestResult(
-        frame=pd.concat(frames, ignore_index=True),
-        y=values,
-        train_scale=_train_scale(values.iloc[: positions[0] + 1], period),
-        horizon=horizon,
+        frame=collected.frame,
+        y=series.frame,
+        train_scale=_train_scale(train, series, period, power=1),
+        train_rms_scale=_train_scale(train, series, period, power=2),
+        horizon=steps[-1],
         seasonal_period=period,
-        seconds=pd.DataFrame.from_dict(seconds, orient="index", columns=["fit", "predict"]),
+        seconds=collected.seconds,
+        overlap=_overlap(positions, steps[-1]),
+        failures=collected.failures,
+        metrics=names,
+        functions=functions,
+        settings=settings,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class BacktestResult:
-    """Forecasts of a backtest beside the actual values.
-
-    Attributes
-    ----------
-    frame : DataFrame
-        One row per model, origin, step and variable. Columns: model, series ("" for a single series),
-        origin, step, time, variable, y (actual, NaN if missing), point, and one column per quantile level,
-        labelled by the level as a float (NaN for a model without quantiles).
-    y : DataFrame
-        The whole series, one column per variable.
-    train_scale : Series
-        Training error of the seasonal naive forecast by (series, variable), the unit of MASE.
-    horizon, seasonal_period : int
-        Steps ahead, and rows per season.
-    seconds : DataFrame
-        Wall time of "fit" and "predict" by model.
-    """
+@dataclass(frozen=True)
+class _Collected:
+    """All answers as one frame, with the times and the failures by model."""
 
     frame: pd.DataFrame
-    y: pd.DataFrame
-    train_scale: pd.Series
-    horizon: int
-    seasonal_period: int
     seconds: pd.DataFrame
-
-    @property
-    def models(self) -> list[Any]:
-        """Names of the models, the baselines last."""
-        return list(self.seconds.index)
-
-    @property
-    def quantile_levels(self) -> list[float]:
-        """Quantile levels of the forecasts."""
-        return [column for column in self.frame.columns if isinstance(column, float)]
-
-    def summary(self) -> pd.DataFrame:
-        """Score each model over all origins, steps and variables.
-
-        Returns
-        -------
-        DataFrame
-            One row per model. MAE and RMSE are in the units of the series (of several variables: pooled;
-            see `by_variable`), MASE in units of the seasonal naive forecast's training error (NaN for a
-            series that was constant in training), pinball is the mean over the quantile levels;
-            coverage and mean width of the central 80 % and 90 % intervals, where their levels were asked
-            for; then the number of origins and of scored values, and the seconds to fit and to predict.
-            Missing actual values are left out; a missing forecast makes the scores NaN.
-        """
-        table = self._scores(["model"])
-        table.insert(len(table.columns) - 1, "origins", self.frame["origin"].nunique())
-        return table.join(self.seconds.add_suffix("_seconds")).loc[self.models]
-
-    def by_step(self) -> pd.DataFrame:
-        """Return the scores of `summary` for each model and step ahead."""
-        return self._scores(["model", "step"])
-
-    def by_variable(self) -> pd.DataFrame:
-        """Return the scores of `summary` for each model and variable."""
-        return self._scores(["model", "variable"])
-
-    def plot(self, model: Any = None, *, variable: Any = None, origins: int = 3) -> Figure:
-        """Draw forecasts from a few origins, the error by step and the calibration.
-
-        Parameters
-        ----------
-        model : optional
-            Model whose forecasts are drawn. Default: the first.
-        variable : optional
-            Variable that all panels show. Default: the first.
-        origins : int
-            Number of origins, spread over those of the backtest.
-
-        Returns
-        -------
-        Figure
-            A matplotlib figure that belongs to no window: a notebook shows it as the value of a cell, a
-            script saves it with ``savefig``.
-        """
-        model = self.models[0] if model is None else model
-        variable = self.y.columns[0] if variable is None else variable
-        self._check_choice("model", model, self.models)
-        self._check_choice("variable", variable, list(self.y.columns))
-        if origins < 1:
-            raise ParameterError(f"BacktestResult.plot: origins={origins}; at least 1 is needed.")
-        part = self.frame[self.frame["variable"] == variable]
-        chosen = _spread(part["origin"].drop_duplicates().reset_index(drop=True), origins)
-        figure = plots.new_figure(4 * max(len(chosen), 2.6), 7.2)
-        halves: Any = figure.subfigures(2, 1, hspace=0.04)
-        top, bottom = halves
-        self._plot_fans(top, part[part["model"] == model], chosen)
-        left, right = bottom.subplots(1, 2, width_ratios=(1.35, 1))
-        self._plot_scores(left, right, part)
-        title = f"{model}: {variable}" if len(self.y.columns) > 1 else str(model)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=plots.HISTORY_COLOUR)
-        return figure
-
-    def _plot_fans(self, figure: Any, part: pd.DataFrame, origins: pd.Series) -> None:
-        """Draw one panel per origin, each with its own range of values."""
-        axes = figure.subplots(1, len(origins), squeeze=False)[0]
-        for ax, origin in zip(axes, origins, strict=True):
-            rows = part[part["origin"] == origin]
-            values = self.y[rows["variable"].iloc[0]]
-            past = values[values.index <= origin].tail(max(2 * self.horizon, 30))
-            times = pd.Index(rows["time"])
-            fan = plots.fan_of_quantiles(
-                times, self._levels_of(rows), rows[self._levels_of(rows)].to_numpy(), rows["point"].to_numpy()
-            )
-            plots.draw_fan(ax, past, fan, pd.Series(rows["y"].to_numpy(), index=times))
-            ax.set_title(f"from {plots.time_label(origin)}", loc="left", fontsize=9, color=plots.QUIET_COLOUR)
-        plots.add_legend(figure, axes[0])
-
-    def _plot_scores(self, left: Any, right: Any, part: pd.DataFrame) -> None:
-        """Draw the error by step and the calibration of all models, for the rows of one variable."""
-        errors, shares = {}, {}
-        for model in self.models:
-            rows = part[part["model"] == model]
-            errors[model] = {
-                step: metrics.mae(of_step["y"], of_step["point"]) for step, of_step in rows.groupby("step")
-            }
-            shares[model] = metrics.quantile_coverage(rows["y"], rows[self.quantile_levels])
-        plots.draw_error_by_step(left, pd.DataFrame(errors), "mean absolute error")
-        plots.draw_calibration(right, pd.DataFrame(shares, index=self.quantile_levels))
-        plots.add_legend(left.figure, left)
-
-    def _levels_of(self, rows: pd.DataFrame) -> list[float]:
-        """Quantile levels that these rows have values for."""
-        return [level for level in self.quantile_levels if rows[level].notna().any()]
-
-    def _scores(self, keys: list[str]) -> pd.DataFrame:
-        # Scores come from the metric functions, not from pandas' means, which would skip a NaN forecast.
-        scale = self.train_scale.loc[pd.MultiIndex.from_frame(self.frame[["series", "variable"]])].to_numpy()
-        columns = {name: self.frame[name].to_numpy() for name in ("y", "point", *self.quantile_levels)}
-        groups = self.frame.groupby(keys, sort=False, observed=True).indices
-        rows = {
-            key: _score_rows({name: values[picked] for name, values in columns.items()}, scale[picked])
-            for key, picked in groups.items()
-        }
-        table = pd.DataFrame.from_dict(rows, orient="index")
-        if len(keys) > 1:
-            table.index = pd.MultiIndex.from_tuples(table.index)
-        table.index.names = keys
-        return table.loc[self.models]
-
-    @staticmethod
-    def _check_choice(parameter: str, choice: Any, known: list[Any]) -> None:
-        if choice not in known:
-            raise ParameterError(f"BacktestResult.plot: {parameter}={choice!r} is not one of {known}.")
+    failures: pd.DataFrame
 
 
-def _score_rows(columns: dict[Any, NDArray], scale: NDArray) -> dict[str, float]:
-    """Score the rows of one group; the columns are y, point and the quantile levels."""
-    actual, point = columns["y"], columns["point"]
-    levels = [name for name in columns if isinstance(name, float)]
-    quantiles = np.stack([columns[level] for level in levels], axis=-1) if levels else np.empty((len(actual), 0))
-    observed = ~np.isnan(actual)
-    scores = {
-        "MAE": metrics.mae(actual, point),
-        "RMSE": metrics.rmse(actual, point),
-        "MASE": metrics.mase(actual, point, scale),
-        "pinball": metrics.pinball_loss(actual, quantiles, levels),
+def _collect(
+    jobs: list[Job],
+    task: Task,
+    *,
+    keep_going: bool,
+    backend: str | None,
+    backend_params: Mapping[str, Any] | None,
+    store: tuple[str | Path, str] | None,
+    verbose: bool,
+) -> _Collected:
+    """Run what the store does not hold yet, and put everything together in the order of the jobs."""
+    batches = {(job.name, number): origins for job in jobs for number, origins in job.batches.items()}
+    kept = None if store is None else Store(*store, batches, task)
+    answers = {} if kept is None else kept.open()
+    open_jobs = [
+        replace(job, batches={n: origins for n, origins in job.batches.items() if (job.name, n) not in answers})
+        for job in jobs
+    ]
+    open_jobs = [job for job in open_jobs if job.batches]
+    done = _forget if kept is None else partial(_write, kept)
+    with tqdm(total=sum(map(len, batches.values())), disable=not verbose, unit="origin") as progress:
+        progress.update(sum(len(batches[key]) for key in answers))
+        meta = {"task": task, "keep_going": keep_going, "done": done, "advance": progress.update}
+        if backend is None:
+            for job in open_jobs:
+                progress.set_description(str(job.name))
+                answers |= _keyed(job, run_job(job, meta))
+        elif open_jobs:
+            from sktime.utils.parallel import parallelize
+
+            answered = parallelize(run_job, open_jobs, meta | {"advance": _ignore}, backend, dict(backend_params or {}))
+            for job, parts in zip(open_jobs, answered, strict=True):
+                answers |= _keyed(job, parts)
+                progress.update(sum(map(len, job.batches.values())))
+    ordered = {key: answers[key] for key in batches}
+    frame = pd.concat(
+        [Grid(task, batches[key]).frame(answer, key[0]) for key, answer in ordered.items()], ignore_index=True
+    )
+    if kept is not None:
+        kept.finish(frame, ordered)
+    return _Collected(frame, _seconds(ordered), _failures(ordered, task))
+
+
+def _keyed(job: Job, parts: Iterable[tuple[int, Answer]]) -> dict[tuple[Any, int], Answer]:
+    return {(job.name, number): answer for number, answer in parts}
+
+
+def _forget(job: Job, number: int, answer: Answer) -> None:
+    """Keep no batch."""
+
+
+def _write(store: Store, job: Job, number: int, answer: Answer) -> None:
+    store.write((job.name, number), answer)
+
+
+def _ignore(origins: int) -> None:
+    """Show no progress: the process that does is another one."""
+
+
+def _seconds(answers: Mapping[tuple[Any, int], Answer]) -> pd.DataFrame:
+    seconds: dict[Any, list[float]] = {}
+    for (name, _), answer in answers.items():
+        of_model = seconds.setdefault(name, [0.0, 0.0])
+        of_model[0] += answer.fit_seconds
+        of_model[1] += answer.predict_seconds
+    return pd.DataFrame.from_dict(seconds, orient="index", columns=["fit", "predict"])
+
+
+def _failures(answers: Mapping[tuple[Any, int], Answer], task: Task) -> pd.DataFrame:
+    rows = [
+        (name, task.y.times[position], why)
+        for (name, _), answer in answers.items()
+        for position, why in answer.failed.items()
+    ]
+    return pd.DataFrame(rows, columns=["model", "origin", "error"])
+
+
+def _jobs(models: Mapping[Any, Any], fitted: Iterable[Any], folds: list[Fold], batch_size: int) -> list[Job]:
+    """One job per model and fold; the batches of a model are numbered through all its folds."""
+    jobs = []
+    for name, model in models.items():
+        number = 0
+        for fold in folds:
+            pieces = np.array_split(fold.origins, -(-len(fold.origins) // batch_size))
+            jobs.append(Job(name, model, fold, dict(enumerate(pieces, start=number)), name in fitted))
+            number += len(pieces)
+    return jobs
+
+
+def _train_scale(train: pd.DataFrame, series: SeriesSet, period: int, power: int) -> pd.Series:
+    """Scale of every series and variable, from the training part alone; NaN for a series that is not in it."""
+    known = dict(each_series(train))
+    scales = {}
+    for key in series.keys:
+        labels = key if isinstance(key, tuple) else (key,)
+        for variable in series.variables:
+            values = known[key][variable] if key in known else []
+            scales[(*labels, variable)] = score.naive_scale(values, period, power=power)
+    names = list(series.frame.index.names[:-1]) if series.is_panel else ["series"]
+    index = pd.MultiIndex.from_tuples(list(scales), names=[*names, "variable"])
+    return pd.Series(list(scales.values()), index=index, name="train_scale")
+
+
+def _overlap(positions: NDArray, last_step: int) -> int:
+    return math.ceil(last_step / np.diff(positions).min()) if len(positions) > 1 else 1
+
+
+def _settings(series: SeriesSet, folds: list[Fold], refit: Any, window: str, gap: int) -> dict[str, Any]:
+    first = folds[0]
+    return {
+        "first_origin": series.times[first.origins[0]],
+        "last_origin": series.times[folds[-1].origins[-1]],
+        "origins": sum(len(fold.origins) for fold in folds),
+        "train_rows": first.train_stop - first.train_start,
+        "train_end": series.times[first.train_stop - 1],
+        "refit": refit,
+        "folds": len(folds),
+        "window": window,
+        "gap": gap,
     }
-    for name, (low, high) in _INTERVALS.items():
-        if low in columns and high in columns:
-            scores[f"coverage_{name}"] = metrics.coverage(actual, columns[low], columns[high])
-            scores[f"width_{name}"] = metrics.interval_width(columns[low], columns[high], observed=observed)
-    scores["scored"] = int(observed.sum())
-    return scores
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What every model is asked: the series in both forms, the origins, the steps and the levels."""
-
-    y: pd.Series | pd.DataFrame
-    values: pd.DataFrame
-    positions: NDArray
-    horizon: int
-    levels: list[float]
-
-    @property
-    def steps(self) -> list[int]:
-        return list(range(1, self.horizon + 1))
-
-    @property
-    def origins(self) -> pd.Index:
-        return self.values.index[self.positions]
-
-    @property
-    def targets(self) -> NDArray:
-        """Positions of the forecast rows: [O, L]."""
-        return self.positions[:, np.newaxis] + np.arange(1, self.horizon + 1)
-
-    def empty(self) -> tuple[NDArray, NDArray]:
-        """Points and quantiles to fill: [O, L, C] and [O, L, C, Q], all NaN."""
-        shape = (len(self.positions), self.horizon, self.values.shape[1])
-        return np.full(shape, np.nan), np.full((*shape, len(self.levels)), np.nan)
-
-    def with_actuals(self, forecasts: tuple[NDArray, NDArray], name: Any) -> pd.DataFrame:
-        """Write the forecasts as a tidy frame, with the actual values beside them."""
-        frame = forecast_frame(
-            *forecasts,
-            origins=self.origins,
-            steps=self.steps,
-            times=self.values.index.take(self.targets.ravel()),
-            variables=self.values.columns,
-            quantile_levels=self.levels,
-        )
-        frame.insert(5, "y", self.values.to_numpy()[self.targets].ravel())
-        frame.insert(0, "model", name)
-        return frame
-
-
-def _run(
-    name: Any, forecaster: Any, task: _Task, advance: Callable[[int], Any]
-) -> tuple[tuple[NDArray, NDArray], tuple[float, float]]:
-    """Fit a clone up to the first origin and forecast from all; return forecasts and seconds."""
-    at_once = callable(getattr(forecaster, "predict_origins", None))
-    y = task.y if at_once else task.y.set_axis(_sktime_index(task.values.index))
-    started = perf_counter()
-    clone = forecaster.clone()
-    try:
-        clone.fit(y.iloc[: task.positions[0] + 1], fh=task.steps)
-    except Exception as error:
-        raise XLSTMError(
-            f"backtest: {name!r} failed to fit on the {task.positions[0] + 1} rows up to the first origin "
-            f"{task.origins[0]}: {error}"
-        ) from error
-    fitted = perf_counter()
-    forecasts = (_ask_at_once if at_once else _walk)(name, clone, y, task, advance)
-    return forecasts, (fitted - started, perf_counter() - fitted)
-
-
-def _ask_at_once(name: Any, fitted: Any, y: Any, task: _Task, advance: Callable[[int], Any]) -> tuple[NDArray, NDArray]:
-    """Forecast from all origins in one call of ``predict_origins``."""
-    known = y.iloc[: task.positions[-1] + 1]
-    try:
-        frame = fitted.predict_origins(known, origins=task.origins, fh=task.steps, quantile_levels=task.levels)
-    except Exception as error:
-        raise XLSTMError(
-            f"backtest: {name!r} failed to forecast from the {len(task.origins)} origins "
-            f"{task.origins[0]} to {task.origins[-1]}: {error}"
-        ) from error
-    order = _row_order(name, frame, task)
-    points, quantiles = task.empty()
-    points.ravel()[order] = frame["point"].to_numpy(dtype=float)
-    quantiles.reshape(points.size, len(task.levels))[order] = frame[task.levels].to_numpy(dtype=float)
-    advance(len(task.origins))
-    return points, quantiles
-
-
-def _row_order(name: Any, frame: pd.DataFrame, task: _Task) -> NDArray:
-    """Position of each row among the (origin, step, variable) asked for; an error if they differ."""
-    wanted = ["origin", "step", "time", "variable", "point", *task.levels]
-    absent = [column for column in wanted if column not in getattr(frame, "columns", ())]
-    if absent:
-        raise DataError(f"backtest: predict_origins of {name!r} returned no columns {absent}; it must give {wanted}.")
-    variables = task.values.columns
-    if len(variables) == 1:
-        # The name of a single variable says nothing: sktime calls an unnamed series 0.
-        column = np.zeros(len(frame), dtype=int)
-    else:
-        column = variables.get_indexer(frame["variable"])
-    row = task.origins.get_indexer(pd.Index(frame["origin"]))
-    step = frame["step"].to_numpy() - 1
-    order = (row * task.horizon + step) * len(variables) + column
-    expected = len(task.origins) * task.horizon * len(variables)
-    if (
-        min(row.min(initial=0), step.min(initial=0), column.min(initial=0)) < 0
-        or step.max(initial=0) >= task.horizon
-        or len(np.unique(order)) != len(frame)
-        or len(frame) != expected
-    ):
-        raise DataError(
-            f"backtest: predict_origins of {name!r} returned {len(frame)} rows that are not the {expected} asked "
-            f"for: each of {len(task.origins)} origins, steps 1 to {task.horizon} and variables "
-            f"{list(variables)} once."
-        )
-    _check_times(name, frame, task.values.index, task.positions[row] + step + 1)
-    return order
-
-
-def _check_times(name: Any, frame: pd.DataFrame, index: pd.Index, targets: NDArray) -> None:
-    """Compare the times of the forecasts, where the index has a rhythm from which they can be known."""
-    if isinstance(_sktime_index(index), pd.RangeIndex) and not isinstance(index, pd.RangeIndex):
-        return
-    expected, times = index.take(targets), pd.Index(frame["time"])
-    wrong = np.flatnonzero(np.asarray(times != expected))
-    if wrong.size:
-        row = wrong[0]
-        raise DataError(
-            f"backtest: predict_origins of {name!r} dates step {frame['step'].iloc[row]} after "
-            f"{frame['origin'].iloc[row]} at {times[row]}; {expected[row]} was asked for."
-        )
-
-
-def _walk(name: Any, fitted: Any, y: Any, task: _Task, advance: Callable[[int], Any]) -> tuple[NDArray, NDArray]:
-    """Move a fitted forecaster from origin to origin, forecasting at each."""
-    points, quantiles = task.empty()
-    asks_quantiles = bool(task.levels) and fitted.get_tag("capability:pred_int", False)
-    seen = task.positions[0] + 1
-    for row, position in enumerate(task.positions):
-        try:
-            if position + 1 > seen:
-                fitted.update(y.iloc[seen : position + 1], update_params=False)
-                seen = position + 1
-            point = fitted.predict(fh=task.steps)
-            spread = fitted.predict_quantiles(fh=task.steps, alpha=task.levels) if asks_quantiles else None
-        except Exception as error:
-            raise XLSTMError(f"backtest: {name!r} failed at the origin {task.origins[row]}: {error}") from error
-        wanted = y.index[position + 1 : position + 1 + task.horizon]
-        points[row] = _point_array(name, point, wanted, task, row)
-        if spread is not None:
-            quantiles[row] = _quantile_array(name, spread, wanted, task, row)
-        advance(1)
-    return points, quantiles
-
-
-def _point_array(name: Any, point: Any, wanted: pd.Index, task: _Task, row: int) -> NDArray:
-    frame = pd.DataFrame(point)
-    _check_forecast_index(name, "predict", frame.index, wanted, task.origins[row])
-    variables = task.values.columns
-    if len(variables) > 1 and not frame.columns.equals(variables):
-        raise DataError(
-            f"backtest: predict of {name!r} returned the columns {list(frame.columns)}; "
-            f"{list(variables)} were asked for."
-        )
-    return frame.to_numpy(dtype=float)
-
-
-def _quantile_array(name: Any, spread: pd.DataFrame, wanted: pd.Index, task: _Task, row: int) -> NDArray:
-    _check_forecast_index(name, "predict_quantiles", spread.index, wanted, task.origins[row])
-    levels = [float(level) for level in spread.columns.get_level_values(-1)]
-    if levels != task.levels * len(task.values.columns):
-        raise DataError(
-            f"backtest: predict_quantiles of {name!r} returned the levels {levels}; "
-            f"{task.levels} were asked for, for each of {list(task.values.columns)}."
-        )
-    return spread.to_numpy(dtype=float).reshape(len(wanted), -1, len(task.levels))
-
-
-def _check_forecast_index(name: Any, method: str, index: pd.Index, wanted: pd.Index, origin: Any) -> None:
-    if len(index) != len(wanted) or not bool(np.all(index == wanted)):
-        raise DataError(
-            f"backtest: {method} of {name!r} at the origin {origin} returned {len(index)} forecasts for "
-            f"{index[:1].tolist()} to {index[-1:].tolist()}; {len(wanted)} were asked for, "
-            f"for {wanted[0]} to {wanted[-1]}."
-        )
-
-
-def _sktime_index(index: pd.Index) -> pd.Index:
-    """Return the index with its frequency; positions if it has none, since sktime cannot forecast then."""
-    if isinstance(index, pd.PeriodIndex):
-        regular = index.equals(pd.period_range(index[0], periods=len(index), freq=index.freq))
-    elif isinstance(index, pd.DatetimeIndex):
-        freq = index.freq or (pd.infer_freq(index) if len(index) > 2 else None)
-        if freq is not None:
-            return pd.DatetimeIndex(index, freq=freq)
-        regular = False
-    else:
-        regular = bool((np.diff(index.to_numpy()) == 1).all())
-    return index if regular else pd.RangeIndex(len(index))
-
-
-def _train_scale(train: pd.DataFrame, period: int) -> pd.Series:
-    scales = [metrics.naive_scale(train.iloc[:, column], period) for column in range(train.shape[1])]
-    names = pd.MultiIndex.from_arrays([[""] * train.shape[1], train.columns], names=["series", "variable"])
-    return pd.Series(scales, index=names, name="train_scale")
-
-
-def _spread(values: Any, count: int) -> Any:
-    """At most `count` of the values, evenly spread from the last back to the first; one is the last."""
-    return values[np.unique(np.linspace(len(values) - 1, 0, min(count, len(values))).round().astype(int))]
-
-
-def _check_forecasters(forecaster: Any, baselines: bool) -> dict[Any, Any]:
+def _check_forecasters(forecaster: Any) -> dict[Any, Any]:
     models = dict(forecaster) if isinstance(forecaster, Mapping) else {type(forecaster).__name__: forecaster}
     if not models:
         raise ParameterError("backtest: forecaster is an empty dict; at least 1 forecaster is needed.")
@@ -501,133 +329,42 @@ def _check_forecasters(forecaster: Any, baselines: bool) -> dict[Any, Any]:
                 f"backtest: {name!r} is {model!r}, which is no sktime forecaster instance. "
                 "Give an object with the sktime forecasting interface, or a dict of name to such objects."
             )
-    taken = sorted(set(models) & set(naive_baselines(1)), key=str) if baselines else []
+    return models
+
+
+def _make_baselines(baselines: bool | Sequence[str], period: int, models: Mapping[Any, Any]) -> dict[str, Any]:
+    chosen = [] if baselines is False else list(NAIVE) if baselines is True else list(baselines)
+    made = {name: make_baseline(name, period) for name in chosen}
+    taken = sorted(set(models) & set(made), key=str)
     if taken:
         raise ParameterError(
             f"backtest: the names {taken} belong to the naive baselines. Rename these forecasters, "
             "or leave the baselines out with baselines=False."
         )
-    return models
+    return made
 
 
-def _check_series(y: Any) -> pd.DataFrame:
-    """Return the series as a frame of float64 columns, or say why it cannot be used."""
-    if not isinstance(y, pd.Series | pd.DataFrame) or isinstance(y.index, pd.MultiIndex):
-        kind = "a panel" if isinstance(getattr(y, "index", None), pd.MultiIndex) else f"a {type(y).__name__}"
-        raise DataError(
-            f"backtest: y is {kind}; a pandas Series, or a DataFrame with one row per time, is needed. "
-            "Of a panel, pass one series at a time."
-        )
-    frame = pd.DataFrame(y).set_axis(variable_names(y), axis=1)
-    if not frame.columns.is_unique or not len(frame.columns):
-        raise DataError(f"backtest: the columns of y are {list(frame.columns)}; different names are needed.")
-    for name, column in frame.items():
-        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-            raise DataError(
-                f"backtest: {name!r} in y has the dtype {column.dtype}; numbers are needed. "
-                "Convert it with pandas.to_numeric."
-            )
-    frame = frame.astype(float)
-    infinite = np.isinf(frame.to_numpy()).any(axis=0)
-    if infinite.any():
-        raise DataError(
-            f"backtest: {list(frame.columns[infinite])} in y contain infinite values. Replace them by NaN, "
-            "which counts as missing."
-        )
-    _check_index(frame.index)
-    return frame
+def _check_scores(chosen: Any, levels: list[float]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    if chosen is None:
+        return (), {}
+    if isinstance(chosen, Mapping):
+        return (), dict(chosen)
+    return tuple(check_metrics(chosen, levels, "backtest")), {}
 
 
-def _check_index(index: pd.Index) -> None:
-    known = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or pd.api.types.is_integer_dtype(index)
-    if not known:
-        raise DataError(
-            f"backtest: y has a {type(index).__name__} of {index.dtype}; times (DatetimeIndex, PeriodIndex) or "
-            "integers are needed. Convert it, for example with pandas.to_datetime."
-        )
-    if index.hasnans:
-        raise DataError("backtest: the index of y contains missing times. Drop these rows.")
-    if not index.is_unique:
-        raise DataError(
-            f"backtest: the index of y repeats {index[index.duplicated()][0]} "
-            f"({int(index.duplicated().sum())} repeated rows). Keep one row per time."
-        )
-    if not index.is_monotonic_increasing:
-        raise DataError("backtest: the index of y is not sorted. Sort it with y.sort_index().")
-
-
-def _check_levels(quantile_levels: Sequence[float]) -> list[float]:
-    levels = [float(level) for level in quantile_levels]
-    if not all(0 < level < 1 for level in levels) or sorted(set(levels)) != levels:
-        raise ParameterError(
-            f"backtest: quantile_levels={levels}; increasing levels between 0 and 1, both excluded, are needed."
-        )
-    return levels
+def _check_choices(batch_size: Any, error_score: Any, backend: Any) -> None:
+    if not is_integer(batch_size) or batch_size < 1:
+        raise ParameterError(f"backtest: batch_size={batch_size!r}; a number of origins from 1 is needed.")
+    missing = isinstance(error_score, float) and math.isnan(error_score)
+    if not missing and error_score != "raise":
+        raise ParameterError(f'backtest: error_score={error_score!r}; "raise" or nan is needed.')
+    if backend is not None and backend not in BACKENDS:
+        raise ParameterError(f"backtest: backend={backend!r}; None or one of {list(BACKENDS)} is needed.")
 
 
 def _check_period(seasonal_period: int | str, index: pd.Index) -> int:
     if isinstance(seasonal_period, str) and seasonal_period == "auto":
         return period_of_index(index)
-    if not _is_integer(seasonal_period) or int(seasonal_period) < 1:
+    if not is_integer(seasonal_period) or int(seasonal_period) < 1:
         raise ParameterError(f'backtest: seasonal_period={seasonal_period!r}; "auto" or an integer from 1 is needed.')
     return int(seasonal_period)
-
-
-def _origin_positions(index: pd.Index, horizon: int, origins: Any) -> NDArray:
-    """Row numbers of the origins; all errors about too little room are raised here."""
-    if not _is_integer(horizon) or horizon < 1:
-        raise ParameterError(f"backtest: horizon={horizon!r}; an integer from 1 is needed.")
-    if _is_integer(origins):
-        return _spread_origins(len(index), int(horizon), int(origins))
-    if isinstance(origins, bool | float | str):
-        raise ParameterError(f"backtest: origins={origins!r}; a number of origins, or a list of index values.")
-    return _given_origins(index, int(horizon), origins)
-
-
-def _spread_origins(rows: int, horizon: int, count: int) -> NDArray:
-    if count < 1:
-        raise ParameterError(f"backtest: origins={count}; at least 1 origin is needed.")
-    least = 2 * horizon + _SPARE_TRAINING_ROWS
-    if rows < least + horizon:
-        raise DataError(
-            f"backtest: y has {rows} rows; horizon={horizon} needs at least {least + horizon}: {least} to learn "
-            f"from and {horizon} to score. Give a longer series or a shorter horizon."
-        )
-    test_rows = max(math.ceil(_TEST_SHARE * rows), count + horizon - 1)
-    train_rows = max(rows - test_rows, math.ceil(rows / 2), least)
-    return _spread(np.arange(train_rows - 1, rows - horizon), count)
-
-
-def _given_origins(index: pd.Index, horizon: int, origins: Any) -> NDArray:
-    try:
-        wanted = pd.Index(origins)
-        if isinstance(index, pd.PeriodIndex):
-            wanted = pd.PeriodIndex(wanted, freq=index.freq)
-        elif isinstance(index, pd.DatetimeIndex):
-            wanted = pd.DatetimeIndex(wanted, tz=None if isinstance(wanted, pd.DatetimeIndex) else index.tz)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"backtest: origins are no values of the index of y ({index.dtype}): {error}") from error
-    if not len(wanted) or not wanted.is_monotonic_increasing or not wanted.is_unique:
-        raise ParameterError(
-            f"backtest: origins are {len(wanted)} index values; at least 1 is needed, increasing and without "
-            "repetition."
-        )
-    positions = index.get_indexer(wanted)
-    if (positions < 0).any():
-        raise ParameterError(
-            f"backtest: {int((positions < 0).sum())} of {len(wanted)} origins are not in the index of y, the first "
-            f"is {wanted[positions < 0][0]}. An origin is the time of a row of y."
-        )
-    # Two errors of the naive forecasts at the farthest step are the least that has a spread.
-    least = horizon + 2
-    if positions[0] + 1 < least or positions[-1] + horizon >= len(index):
-        raise DataError(
-            f"backtest: {positions[0] + 1} rows of y lie up to the first origin and "
-            f"{len(index) - 1 - positions[-1]} after the last; horizon={horizon} needs at least {least} and "
-            f"{horizon}. Choose later first or earlier last origins, or a shorter horizon."
-        )
-    return positions
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -8,12 +8,18 @@ by the level itself. `forecast_frame` writes that frame from arrays.
 Dimension key: ``O`` origins · ``L`` steps · ``C`` variables · ``Q`` quantile levels.
 """
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from xlstm_ts.errors import ParameterError
+from xlstm_ts.evaluation.series import variable_names
 
 # Seconds between two rows -> rows per season.
 _INTRADAY_PERIODS = {3600: 24, 1800: 48, 900: 96, 600: 144, 300: 288}
@@ -54,12 +60,112 @@ def seasonal_period(index: pd.Index) -> int:
     return _INTRADAY_PERIODS.get(round(seconds), 1)
 
 
-def naive_baselines(period: int) -> dict[str, "SeasonalNaive"]:
+REFERENCE = "seasonal_naive"  # what skill is measured against
+NAIVE = ("last_value", REFERENCE)
+
+
+def make_baseline(name: str, period: int) -> Baseline:
+    """Return a baseline by its name; a ParameterError names the known ones."""
+    known = {
+        "last_value": lambda: SeasonalNaive(1),
+        "seasonal_naive": lambda: SeasonalNaive(period),
+        "drift": Drift,
+        "climatology": Climatology,
+    }
+    if name not in known:
+        raise ParameterError(f"backtest: no baseline is called {name!r}. Known names: {list(known)}.")
+    return known[name]()
+
+
+def naive_baselines(period: int) -> dict[str, Baseline]:
     """Return the baselines of every backtest: "last_value" and "seasonal_naive" with this period."""
-    return {"last_value": SeasonalNaive(1), "seasonal_naive": SeasonalNaive(period)}
+    return {name: make_baseline(name, period) for name in NAIVE}
 
 
-class SeasonalNaive:
+class Baseline(ABC):
+    """What all baselines share: each series of `y` is learned and forecast by itself."""
+
+    def clone(self) -> Self:
+        """Return an unfitted copy."""
+        return type(self)()
+
+    def fit(self, y: pd.Series | pd.DataFrame, X: Any = None, fh: Any = None) -> Self:
+        """Learn from the training part of each series; `X` and `fh` are ignored."""
+        self._learned = {key: self._learn(frame) for key, frame in each_series(y)}
+        return self
+
+    def predict_origins(
+        self,
+        y: pd.Series | pd.DataFrame,
+        X: Any = None,
+        *,
+        origins: Sequence[Any] | pd.Index,
+        fh: Sequence[int],
+        quantile_levels: Sequence[float] | None = None,
+    ) -> pd.DataFrame:
+        """Forecast from every origin, reading nothing after it.
+
+        Parameters
+        ----------
+        y : Series or DataFrame
+            Observed values, at least up to the last origin; of a panel, the last index level is time.
+        X : ignored
+        origins : index values
+            Last observed times. A series that lacks one has no rows for it.
+        fh : sequence of int
+            Steps ahead, from 1.
+        quantile_levels : sequence of float, optional
+            Levels in (0, 1).
+
+        Returns
+        -------
+        DataFrame
+            The tidy frame described at the top of this module. Steps beyond the end of `y` are dated
+            by the frequency of its index, or by the median distance of its rows.
+        """
+        levels = list(quantile_levels or [])
+        frames = []
+        for key, frame in each_series(y):
+            positions = frame.index.get_indexer(pd.Index(origins))
+            positions = positions[positions >= 0]
+            if not len(positions):
+                continue
+            # A series that was not there in training is learned from what is known at its first origin.
+            learned = self._learned[key] if key in self._learned else self._learn(frame.iloc[: positions[0] + 1])
+            times = frame.index.append(future_index(frame.index, max(fh)))
+            times = times.take((positions[:, np.newaxis] + np.asarray(fh)).ravel())
+            points, quantiles = self._forecast(learned, frame, positions, list(fh), times, levels)
+            part = forecast_frame(
+                points,
+                quantiles,
+                origins=frame.index[positions],
+                steps=fh,
+                times=times,
+                variables=variable_names(y),
+                quantile_levels=levels,
+            )
+            part["series"] = repeated(key, len(part))
+            frames.append(part)
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+    @abstractmethod
+    def _learn(self, frame: pd.DataFrame) -> Any:
+        """Return what is kept of a training part."""
+
+    @abstractmethod
+    def _forecast(
+        self,
+        learned: Any,
+        frame: pd.DataFrame,
+        positions: NDArray,
+        fh: list[int],
+        times: pd.Index,
+        levels: list[float],
+    ) -> tuple[NDArray, NDArray]:
+        """Return points [O, L, C] and quantiles [O, L, C, Q] of one series."""
+
+
+class SeasonalNaive(Baseline):
     """The last observed value of the same season, for every step; with a period of 1 the last value.
 
     Quantiles are the point forecast plus the empirical quantiles of the errors that the same forecast
@@ -80,70 +186,121 @@ class SeasonalNaive:
         """Return an unfitted copy."""
         return type(self)(self.seasonal_period)
 
-    def fit(self, y: pd.Series | pd.DataFrame, X: Any = None, fh: Any = None) -> Self:
-        """Keep the training part, from which the errors are taken; `X` and `fh` are ignored."""
-        self._train = pd.DataFrame(y).to_numpy(dtype=float)
-        self._period = self.seasonal_period if len(self._train) >= self.seasonal_period else 1
-        return self
+    def _learn(self, frame: pd.DataFrame) -> _SeasonalMemory:
+        values = frame.to_numpy(dtype=float)
+        return _SeasonalMemory(values, self.seasonal_period if len(values) >= self.seasonal_period else 1)
 
-    def predict_origins(
-        self,
-        y: pd.Series | pd.DataFrame,
-        X: Any = None,
-        *,
-        origins: Sequence[Any] | pd.Index,
-        fh: Sequence[int],
-        quantile_levels: Sequence[float] | None = None,
-    ) -> pd.DataFrame:
-        """Forecast from every origin, reading nothing after it.
+    def _forecast(self, learned, frame, positions, fh, times, levels):
+        memory = _SeasonalMemory(frame.to_numpy(dtype=float), learned.period)
+        points = np.stack([memory.forecast(positions, step) for step in fh], axis=1)
+        errors = [_quantiles_by_column(learned.training_errors(step), levels) for step in fh]
+        return points, points[..., np.newaxis] + np.stack(errors)
 
-        Parameters
-        ----------
-        y : Series or DataFrame
-            Observed values, at least up to the last origin.
-        X : ignored
-        origins : index values
-            Last observed times.
-        fh : sequence of int
-            Steps ahead, from 1.
-        quantile_levels : sequence of float, optional
-            Levels in (0, 1).
 
-        Returns
-        -------
-        DataFrame
-            The tidy frame described at the top of this module. Steps beyond the end of `y` are dated
-            by the frequency of its index, or by the median distance of its rows.
-        """
-        frame = pd.DataFrame(y)
-        levels = list(quantile_levels or [])
-        positions = frame.index.get_indexer(pd.Index(origins))
-        memory = _SeasonalMemory(frame.to_numpy(dtype=float), self._period)
-        points = np.stack([memory.forecast(positions, step) for step in fh], axis=1)  # [O, L, C]
-        errors = self._error_quantiles(fh, levels)  # [L, C, Q]
-        calendar = frame.index.append(future_index(frame.index, max(fh)))
-        return forecast_frame(
-            points,
-            points[..., np.newaxis] + errors,
-            origins=frame.index[positions],
-            steps=fh,
-            times=calendar.take((positions[:, np.newaxis] + np.asarray(fh)).ravel()),
-            variables=variable_names(y),
-            quantile_levels=levels,
-        )
+class Drift(Baseline):
+    """The last observed value, moved on by the mean step of the training part; quantiles from its errors there."""
 
-    def _error_quantiles(self, fh: Sequence[int], levels: list[float]) -> NDArray:
-        memory = _SeasonalMemory(self._train, self._period)
-        quantiles = np.full((len(fh), self._train.shape[1], len(levels)), np.nan)
-        if not levels:
-            return quantiles
-        for row, step in enumerate(fh):
-            errors = memory.training_errors(step)
-            for column, error in enumerate(errors.T):
-                known = error[~np.isnan(error)]
-                if known.size:
-                    quantiles[row, column] = np.quantile(known, levels)
-        return quantiles
+    def _learn(self, frame: pd.DataFrame) -> tuple[NDArray, NDArray]:
+        values = _carry_forward(frame.to_numpy(dtype=float), 1)
+        known = ~np.isnan(values)
+        first = np.argmax(known, axis=0)
+        run = len(values) - 1 - first
+        start = values[first, np.arange(values.shape[1])]
+        return frame.to_numpy(dtype=float), (values[-1] - start) / np.where(run > 0, run, 1)
+
+    def _forecast(self, learned, frame, positions, fh, times, levels):
+        train, slope = learned
+        last, before = (_carry_forward(values, 1) for values in (frame.to_numpy(dtype=float), train))
+        points = last[positions][:, np.newaxis] + np.asarray(fh)[:, np.newaxis] * slope
+        errors = [
+            _quantiles_by_column(train[step:] - before[: len(train) - step] - step * slope, levels) for step in fh
+        ]
+        return points, points[..., np.newaxis] + np.stack(errors)
+
+
+class Climatology(Baseline):
+    """The distribution of the training values at the same time of day and of the year, whatever happened lately.
+
+    The point is their median. Values count if they lie within `window` days of the same day of the year; a training
+    part of less than a year has no seasons to tell apart and counts by time of day alone, and an index without dates
+    counts as a whole.
+
+    Parameters
+    ----------
+    window : int
+        Days before and after.
+    """
+
+    def __init__(self, window: int = 15):
+        self.window = window
+
+    def clone(self) -> Self:
+        """Return an unfitted copy."""
+        return type(self)(self.window)
+
+    def _learn(self, frame: pd.DataFrame) -> tuple[NDArray, NDArray, NDArray, bool]:
+        day, clock = _day_and_clock(frame.index)
+        whole_year = isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex) and _days_covered(frame.index) >= 365
+        return frame.to_numpy(dtype=float), day, clock, whole_year
+
+    def _forecast(self, learned, frame, positions, fh, times, levels):
+        values, day, clock, whole_year = learned
+        keys = np.stack(_day_and_clock(times), axis=1)
+        if not whole_year:
+            keys[:, 0] = 0
+        distinct, which = np.unique(keys, axis=0, return_inverse=True)
+        table = np.empty((len(distinct), values.shape[1], len(levels) + 1))
+        by_clock = {moment: np.flatnonzero(clock == moment) for moment in np.unique(distinct[:, 1])}
+        for row, (wanted_day, moment) in enumerate(distinct):
+            alike = by_clock[moment]
+            if whole_year:
+                apart = np.abs(day[alike] - wanted_day)
+                alike = alike[np.minimum(apart, 366 - apart) <= self.window]
+            table[row] = _quantiles_by_column(values[alike], [0.5, *levels])
+        picked = table[which.ravel()].reshape(len(positions), len(fh), values.shape[1], -1)
+        return picked[..., 0], picked[..., 1:]
+
+
+def _quantiles_by_column(values: NDArray, levels: list[float]) -> NDArray:
+    """Quantiles of the known values of each column, NaN where there are none: [C, Q]."""
+    quantiles = np.full((values.shape[1], len(levels)), np.nan)
+    for column, of_column in enumerate(values.T):
+        known = of_column[~np.isnan(of_column)]
+        if known.size and levels:
+            quantiles[column] = np.quantile(known, levels)
+    return quantiles
+
+
+def _day_and_clock(index: pd.Index) -> tuple[NDArray, NDArray]:
+    """Day of the year and second of the day of each time; zeros for integers."""
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp(how="start")
+    if not isinstance(index, pd.DatetimeIndex):
+        return np.zeros(len(index), dtype=int), np.zeros(len(index), dtype=int)
+    clock = index.hour * 3600 + index.minute * 60 + index.second
+    return np.asarray(index.dayofyear, dtype=int), np.asarray(clock, dtype=int)
+
+
+def _days_covered(index: Any) -> float:
+    ends = index.to_timestamp(how="start") if isinstance(index, pd.PeriodIndex) else index
+    return (ends[-1] - ends[0]) / pd.Timedelta(days=1)
+
+
+def each_series(y: pd.Series | pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
+    """Return the key of each series of `y` ("" for a single one) and its frame, indexed by time."""
+    frame = pd.DataFrame(y)
+    if not isinstance(frame.index, pd.MultiIndex):
+        return [("", frame)]
+    above = list(range(frame.index.nlevels - 1))
+    groups = frame.groupby(level=above if len(above) > 1 else above[0], sort=False)
+    return [(key, part.droplevel(above)) for key, part in groups]
+
+
+def repeated(key: Any, count: int) -> NDArray:
+    """Repeat a key as a column of objects: a tuple must stay one value."""
+    column = np.empty(count, dtype=object)
+    column[:] = [key] * count
+    return column
 
 
 class _SeasonalMemory:
@@ -151,7 +308,7 @@ class _SeasonalMemory:
 
     def __init__(self, values: NDArray, period: int):
         self._values = values
-        self._period = period
+        self.period = period
         self._by_season = _carry_forward(values, period)
         self._last = _carry_forward(values, 1)
 
@@ -171,7 +328,7 @@ class _SeasonalMemory:
 
     def _lag(self, step: int) -> int:
         """Rows from an origin back to the row that is in season with `step`."""
-        return -step % self._period
+        return -step % self.period
 
 
 def _carry_forward(values: NDArray, period: int) -> NDArray:
@@ -196,13 +353,6 @@ def future_index(index: pd.Index, length: int) -> pd.Index:
             return pd.date_range(index[-1], periods=length + 1, freq=freq)[1:]
     distance = index.to_series().diff().median() if len(index) > 1 else 1
     return pd.Index([index[-1] + step * distance for step in range(1, length + 1)]).astype(index.dtype)
-
-
-def variable_names(y: pd.Series | pd.DataFrame) -> pd.Index:
-    """Column labels of a frame; the name of a series, or "y" if it has none."""
-    if isinstance(y, pd.DataFrame):
-        return y.columns
-    return pd.Index(["y" if y.name is None else y.name])
 
 
 def forecast_frame(

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xlstm_ts.errors import DataError, ParameterError
-from xlstm_ts.evaluation.baselines import variable_names
+from xlstm_ts.evaluation.series import variable_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
