@@ -80,6 +80,34 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
     kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
     kernels.set_defaults(run=_bench_kernels)
+
+    tables = benches.add_parser(
+        "long-horizon",
+        help="fill a cell of the long-horizon tables",
+        description="Train, choose on the validation part, read the test part once, and add rows to a CSV file. What "
+        "is in the file already is not computed again.",
+        allow_abbrev=False,
+    )
+    tables.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    tables.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
+    tables.add_argument(
+        "--protocol", default="tuned", metavar="P", help="96, tuned or default settings (default: %(default)s)"
+    )
+    tables.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="networks of each kind (default: %(default)s)"
+    )
+    tables.add_argument("--models", nargs="+", metavar="M", help="xlstm, lstm, linear, seasonal_naive (default: all)")
+    tables.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
+    tables.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="where the search starts, as hidden_size=64"
+    )
+    tables.add_argument(
+        "--output",
+        default="docs/benchmarks/long_horizon.csv",
+        metavar="FILE",
+        help="file to add to (default: %(default)s)",
+    )
+    tables.set_defaults(run=_bench_long_horizon)
     return parser
 
 
@@ -106,8 +134,28 @@ def _bench_kernels(arguments: argparse.Namespace) -> None:
     run_kernels(threads=arguments.threads, repeats=arguments.repeats, say=partial(print, flush=True))
 
 
+def _bench_long_horizon(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.bench.long_horizon import MODELS, read_changes, run_long_horizon
+
+    run_long_horizon(
+        arguments.data,
+        arguments.horizon,
+        arguments.protocol,
+        seeds=arguments.seeds,
+        models=arguments.models or MODELS,
+        device=arguments.device,
+        changes=read_changes(arguments.config),
+        output=arguments.output,
+        say=partial(print, flush=True),
+    )
+
+
 def _datasets(arguments: argparse.Namespace) -> None:
     from xlstm_ts.datasets import list_datasets
 
     table = list_datasets()
     print(table.drop(columns=["licence", "needs_download"]).rename_axis(None).to_string())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
