@@ -24,7 +24,9 @@ ORDER = [
     "kernels.native",
     "kernels._slstm",
     "kernels._mlstm",
+    "kernels._parts",
     "kernels.cells",
+    "kernels.parts",
     "kernels.scan",
     "kernels",
     # modules

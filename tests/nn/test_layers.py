@@ -107,11 +107,9 @@ def test_slstm_input_and_forget_gates_read_the_gate_input_and_the_others_do_not(
 def test_mlstm_is_projections_gates_the_cell_and_an_output_gate(forget_gate):
     layer, x = make_layer(MLSTM, forget_gate=forget_gate), normal(B, T, D)
     memory, width = layer.memory, HIDDEN // HEADS
-    rows = memory.project_qk.weight.view(HEADS, 2, width, D)
-    q, k = (torch.einsum("btd,hkd->bthk", x, rows[:, j]) for j in range(2))
-    v = torch.einsum("btd,hkd->bthk", x, memory.project_v.weight.view(HEADS, width, D))
-    joined = torch.cat([q.flatten(-2), k.flatten(-2), v.flatten(-2)], -1)
-    raw = (joined @ memory.memory_gate_weight.T).unflatten(-1, (2, HEADS)) + memory.memory_gate_bias
+    projections = (memory.project_q, memory.project_k, memory.project_v)
+    q, k, v = (torch.einsum("btd,hkd->bthk", x, part.weight.view(HEADS, width, D)) for part in projections)
+    raw = (x @ memory.memory_gate_weight.T).unflatten(-1, (2, HEADS)) + memory.memory_gate_bias
     read, last = mlstm(q, k, v, raw[:, :, 0], raw[:, :, 1], backend="reference", forget_gate=forget_gate)
     output_gate = torch.sigmoid(x @ layer.output_gate.weight.T + layer.output_gate.bias)
 

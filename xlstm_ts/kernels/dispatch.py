@@ -25,6 +25,10 @@ BACKENDS: dict[str, dict[str, str]] = {
         "eager": "xlstm_ts.kernels._mlstm.eager",
         "reference": "xlstm_ts.kernels._mlstm.reference",
     },
+    "parts": {
+        "native": "xlstm_ts.kernels._parts.native",
+        "eager": "xlstm_ts.kernels._parts.eager",
+    },
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from xlstm_ts.checks import is_whole
 from xlstm_ts.errors import ParameterError
+from xlstm_ts.kernels.parts import gelu_gate, norm_gate, project
 from xlstm_ts.nn.layers import SLSTM, CausalConv, Dropout, LSTMState, MatrixMemory
 from xlstm_ts.nn.norms import HeadNorm
 
@@ -80,8 +81,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map each step by itself."""
-        gate, value = self.up(x).chunk(2, dim=-1)
-        return self.down(nn.functional.gelu(gate) * value)
+        (wide,) = project((x, self.up.weight, self.up.bias))
+        return project((gelu_gate(wide), self.down.weight, self.down.bias))[0]
 
 
 class PostUpBlock(nn.Module):
@@ -128,11 +129,14 @@ class MLSTMBlock(nn.Module):
 
     def forward(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Run the block."""
-        value, gate = self.up(self.norm(x)).chunk(2, dim=-1)
+        normed = self.norm(x)
+        weights, biases = self.up.weight.chunk(2), self.up.bias.chunk(2)
+        value, gate = project(*((normed, weight, bias) for weight, bias in zip(weights, biases, strict=True)))
         key_input, tail = self.conv(value, state.conv) if self.conv is not None else (value, None)
         read, cell = self.memory(value, key_input, state.cell)
-        mixed = self.memory_norm(read) + self.residual_weight * key_input
-        return x + self.dropout(self.down(mixed * nn.functional.silu(gate))), BlockState(cell, tail)
+        mixed = norm_gate(read, self.memory_norm.norm_weight, key_input, self.residual_weight, gate)
+        (narrow,) = project((mixed, self.down.weight, self.down.bias))
+        return x + self.dropout(narrow), BlockState(cell, tail)
 
 
 class BlockStack(nn.Module):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from xlstm_ts.kernels.parts import head_norm
+
 
 class HeadNorm(nn.Module):
     """Normalise each head of each step by itself, then join the heads: (B, T, H, V) to (B, T, H * V).
@@ -19,4 +21,4 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised heads side by side."""
-        return nn.functional.layer_norm(x, x.shape[-1:]).flatten(-2) * self.norm_weight
+        return head_norm(x, self.norm_weight)

@@ -65,6 +65,58 @@ struct mlstm {
     void *d_q, *d_k, *d_v, *d_i, *d_f, *d_c0, *d_n0;
 };
 
+struct linear {
+    integer rows, groups, inner, columns;
+    integer is_double, add, level, threads; /* add: to what stands in y */
+    region parallel;                     /* or NULL */
+    integer x_row, x_group, y_row, y_group, w_group, w_inner, w_column; /* strides */
+    const void *x, *w, *bias;            /* [rows, groups, inner], [groups, inner, columns], [groups, columns] or NULL */
+    void *y;                             /* [rows, groups, columns] */
+    void *packed;                        /* our own */
+};
+
+struct linear_weight {
+    integer rows, groups, left_width, right_width, slabs;
+    integer is_double, sum_right, level, threads;
+    region parallel; /* or NULL */
+    integer left_row, left_group, right_row, right_group;
+    const void *left, *right; /* [rows, groups, left_width], [rows, groups, right_width] */
+    void *out;                /* [slabs, groups, left_width, right_width] */
+    void *sums;               /* [slabs, groups, right_width or left_width], or NULL */
+};
+
+struct conv {
+    integer batch, steps, width, size;
+    integer is_double, level, threads;
+    region parallel; /* or NULL */
+    integer x_batch, x_step, d_y_batch, d_y_step;
+    const void *x, *tail, *w, *bias; /* [B, T, D], [B, size - 1, D], [D, size], [D] */
+    void *y;                         /* [B, T, D] */
+    const void *d_y;
+    void *d_x, *d_tail, *d_w; /* as x and tail; [B, size + 1, D], the bias last */
+};
+
+struct gelu_gate {
+    integer rows, width;
+    integer is_double, level, threads;
+    region parallel; /* or NULL */
+    const void *x;   /* [rows, 2, width] */
+    void *y;         /* [rows, width], or NULL */
+    const void *d_y; /* likewise */
+    void *d_x;
+};
+
+struct norm_gate {
+    integer rows, heads, width;
+    integer is_double, level, threads;
+    region parallel; /* or NULL */
+    integer gate_row, d_y_row;
+    const void *x, *weight, *skip, *residual, *gate; /* [rows, heads, width], one row; the last three may be NULL */
+    void *y;
+    const void *d_y;
+    void *d_x, *d_weight, *d_skip, *d_residual, *d_gate; /* of weights: [pieces of GATE_ROWS, heads, width] */
+};
+
 /* Work in pieces: run(call, item) for every item; returns 0, or 1 when there was no memory. */
 struct job {
     const void *call;
@@ -74,6 +126,8 @@ struct job {
 
 enum { KEPT = 6 }; /* numbers kept per element: i and f in one, slope of log f, z, o, c, n */
 enum { ROWS = 8 }; /* rows of the register block */
+enum { LINEAR_ROWS = 64 }; /* rows of a piece of a linear map: they and a panel of weights stay in the nearest cache */
+enum { GATE_ROWS = 128 };
 
 INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; }
 
@@ -219,5 +273,50 @@ EXPORT int xlstm_mlstm_forward(const struct mlstm *s) {
 
 EXPORT int xlstm_mlstm_backward(const struct mlstm *s) {
     struct job job = {s, PICK(mlstm_backward, s), s->batch * s->heads, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_linear(const struct linear *call) {
+    struct linear s = *call;
+    integer bytes = s.is_double ? 8 : 4, padded = round_up(s.columns, lanes(s.level, s.is_double));
+    s.packed = malloc(s.groups * s.inner * padded * bytes + 64);
+    if (!s.packed) return 1;
+    void *memory = s.packed;
+    s.packed = (void *)(((uintptr_t)memory + 63) / 64 * 64); /* vectors that straddle two cache lines cost twice */
+    const struct linear *p = &s;
+    PICK(pack, p)(p);
+    struct job job = {p, PICK(linear, p), (s.rows + LINEAR_ROWS - 1) / LINEAR_ROWS * s.groups, 0, 0};
+    int failed = run_all(&job, s.parallel, s.threads);
+    free(memory);
+    return failed;
+}
+
+EXPORT int xlstm_linear_weight(const struct linear_weight *s) {
+    struct job job = {s, PICK(linear_weight, s), s->slabs * s->groups, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_conv(const struct conv *s) {
+    struct job job = {s, PICK(conv, s), s->batch, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_conv_back(const struct conv *s) {
+    struct job job = {s, PICK(conv_back, s), s->batch, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_gelu_gate(const struct gelu_gate *s) {
+    struct job job = {s, PICK(gelu_gate, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_norm_gate(const struct norm_gate *s) {
+    struct job job = {s, PICK(norm_gate, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_norm_gate_back(const struct norm_gate *s) {
+    struct job job = {s, PICK(norm_gate_back, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
     return run_all(&job, s->parallel, s->threads);
 }

@@ -2,6 +2,7 @@
 #include "matrix.h"
 #include "slstm.h"
 #include "mlstm.h"
+#include "parts.h"
 
 #undef VEC
 #undef LANES

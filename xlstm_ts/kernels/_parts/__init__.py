@@ -1,0 +1,1 @@
+"""Implementations of the parts of blocks around the cells, one file each."""
