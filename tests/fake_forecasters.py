@@ -75,6 +75,7 @@ class AllAtOnce(Walker):
 
     def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None):
         self.asked_with.append((y, X, list(origins)))
+        quantile_levels = quantile_levels or []
         frames = []
         for key, part in each_series(y):
             here = [origin for origin in origins if origin in part.index]

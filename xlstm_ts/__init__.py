@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from xlstm_ts.data.transformers import WindowTransformer, make_windows
     from xlstm_ts.datasets import list_datasets, load_dataset
     from xlstm_ts.evaluation.backtest import backtest
+    from xlstm_ts.evaluation.leakage import check_leakage, random_walk_canary
     from xlstm_ts.evaluation.plots import plot_forecast
     from xlstm_ts.forecaster import XLSTMForecaster
     from xlstm_ts.regressor import XLSTMRegressor
@@ -25,10 +26,12 @@ _HOMES = {
     "XLSTMForecaster": "xlstm_ts.forecaster",
     "XLSTMRegressor": "xlstm_ts.regressor",
     "backtest": "xlstm_ts.evaluation.backtest",
+    "check_leakage": "xlstm_ts.evaluation.leakage",
     "list_datasets": "xlstm_ts.datasets",
     "load_dataset": "xlstm_ts.datasets",
     "make_windows": "xlstm_ts.data.transformers",
     "plot_forecast": "xlstm_ts.evaluation.plots",
+    "random_walk_canary": "xlstm_ts.evaluation.leakage",
 }
 
 __all__ = [
@@ -38,10 +41,12 @@ __all__ = [
     "XLSTMForecaster",
     "XLSTMRegressor",
     "backtest",
+    "check_leakage",
     "list_datasets",
     "load_dataset",
     "make_windows",
     "plot_forecast",
+    "random_walk_canary",
 ]
 
 

@@ -75,6 +75,7 @@ class AtOnce(DriftForecaster):
 
     def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None):
         self.asked_with.append(y)
+        quantile_levels = quantile_levels or []
         seen = [y.loc[:origin] for origin in origins]
         points = np.stack([self._at(part, fh) for part in seen])
         times = [origin + step * (y.index[1] - y.index[0]) for origin in origins for step in fh]

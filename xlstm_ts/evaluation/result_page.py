@@ -35,9 +35,10 @@ def write_page(result: Any, path: str | Path, *, title: str | None = None, notes
 def _scores(result: Any) -> Section:
     summary = result.summary()
     columns = [name for name in summary.columns if not name.endswith(("_p", "_seconds")) and "skill" not in name]
-    table = summary[columns].rename(
-        columns=lambda name: name.replace("coverage_", "held by ").replace("width_", "width ")
-    )
+    table = summary[columns].copy()
+    held = [name for name in columns if name.startswith("coverage_")]
+    table[held] = (100 * table[held]).round(1)
+    table = table.rename(columns=lambda name: name.replace("coverage_", "held by ").replace("width_", "width "))
     seconds = summary[["fit_seconds", "predict_seconds"]].round(1)
     return Section(
         "Scores",
@@ -45,7 +46,8 @@ def _scores(result: Any) -> Section:
             "MAE, RMSE, bias, pinball and CRPS are in the unit of the series; MASE is the MAE in units of the error "
             "that the seasonal naive forecast made, one season ahead, on the training data. Bias is forecast less "
             "actual value. Pinball and CRPS judge the whole distribution. Of all but bias, lower is better, and the "
-            "lowest is bold. 'Held by 80' is the share of values inside the interval that should hold 80 %.",
+            "lowest is bold. "
+            "'Held by 80' is the share of values, in per cent, inside the interval that should hold 80 %.",
         ],
         table.join(seconds.rename(columns=lambda name: name.replace("_seconds", ", s"))).rename_axis("model"),
         lower_is_better=LOWER_IS_BETTER,

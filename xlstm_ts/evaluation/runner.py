@@ -269,7 +269,7 @@ class _Runner:
         origins = task.y.times[grid.origins]
         try:
             frame = self.model.predict_origins(
-                known, origins=origins, fh=task.steps, quantile_levels=task.levels, **extra
+                known, origins=origins, fh=task.steps, quantile_levels=task.levels or None, **extra
             )
         except Exception as error:
             raise XLSTMError(
