@@ -560,18 +560,17 @@ class XLSTMForecaster(BaseForecaster):
                 f"{type(self).__name__}.predict_proba needs skpro, which the extra `proba` installs: "
                 "pip install 'xlstm-ts[proba]'."
             ) from error
-        times, _, quantiles = self._forecast(fh, X, f"{type(self).__name__}.predict_proba")
-        dense = np.concatenate([interpolate_levels(part, self._levels, DENSE_LEVELS) for part in quantiles])
-        index, columns = self._panel.index(times), self._get_columns("predict")
-        levels = [index.get_level_values(k) for k in range(index.nlevels)]
-        rows = pd.MultiIndex.from_arrays(
-            [
-                np.repeat(DENSE_LEVELS, len(index)),
-                *(level.append([level] * (len(DENSE_LEVELS) - 1)) for level in levels),
-            ]
-        )
+        where = f"{type(self).__name__}.predict_proba"
+        if self._panel.keys is not None:
+            raise DataError(
+                f"{where}: y is a panel, and skpro's distribution of quantiles holds a single series only. Take "
+                "predict_quantiles at as many levels as are needed, or ask for one series at a time."
+            )
+        (times,), _, (quantiles,) = self._forecast(fh, X, where)
+        dense, columns = interpolate_levels(quantiles, self._levels, DENSE_LEVELS), self._get_columns("predict")
+        rows = pd.MultiIndex.from_product([DENSE_LEVELS, times])
         values = pd.DataFrame(np.moveaxis(dense, -1, 0).reshape(len(rows), -1), index=rows, columns=columns)
-        return QPD_Empirical(values, time_indep=False, index=index, columns=columns)
+        return QPD_Empirical(values, time_indep=False, index=times, columns=columns)
 
     def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None, batch_size=BATCH_SIZE):
         """Forecast from many origins at once, with weights, scalers and calibration as fitted.
@@ -769,6 +768,7 @@ class XLSTMForecaster(BaseForecaster):
             small | {"layout": "s"},
             small | {"backbone": "stacked", "layout": "m", "loss": "mse"},
             small | {"backbone": "mixer", "layout": "s", "loss": "student_t", "decomposition": 2},
+            small | {"layout": "l", "validation_fraction": 0.3, "calibrate": False, "calendar_features": "auto"},
         ]
 
 

@@ -75,7 +75,8 @@ def _grid(index: pd.Index) -> pd.Index | None:
         return index
     usual = pd.Series(index[1:] - index[:-1]).mode().iloc[0]
     month = index[0].strftime("%b").upper()
-    offsets = [usual, "MS", "ME", f"QS-{month}", f"QE-{month}", f"YS-{month}", f"YE-{month}"]
+    # The coarsest grid that holds all times: days hold months, and months hold quarters.
+    offsets = [f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", usual]
     for offset in offsets:
         full = pd.date_range(index[0], index[-1], freq=offset, unit=index.unit, name=index.name)
         if len(full) >= len(index) and index.isin(full).all():

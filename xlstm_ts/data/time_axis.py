@@ -205,7 +205,8 @@ def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
         raise DataError(
             f"{where}: the index has no regular step: it is mostly {usual}, but {index[bad]} is followed by "
             f"{index[bad + 1]}. Fill the holes with missing values, for instance y.asfreq("
-            f"{pd.tseries.frequencies.to_offset(usual).freqstr!r}), or pass calendar= if these are trading sessions."
+            f"{pd.tseries.frequencies.to_offset(usual).freqstr!r}) or on_gap='mask', bring the times to a grid with "
+            "resample=, or pass calendar= if these are trading sessions."
         )
     return TimeAxis(index, freq)
 
@@ -215,5 +216,7 @@ def _check_holes(index: pd.Index, steps: np.ndarray, step: int, where: str) -> N
         bad = int(np.argmax(steps != step))
         raise DataError(
             f"{where}: the index has a hole: {index[bad]} is followed by {index[bad + 1]}, and its step is "
-            f"{step if is_whole(index) else index.freqstr}. Fill it with missing values, for instance y.reindex(...)."
+            f"{step if is_whole(index) else index.freqstr}. "
+            "Fill it with missing values, for instance y.reindex(...), or "
+            "pass on_gap='mask'."
         )

@@ -151,10 +151,9 @@ class ForecastNetwork(nn.Module):
         else:
             self.head = PointHead(*shape)
         self.effect = None
-        if any(config.known):
-            known, groups = sum(config.known), self.backbone.groups
-            self.effect = CovariateEffect(known, self.backbone.width, config.horizon, config.channels, groups)
-            self.known = [j for j, ahead in enumerate(config.known) if ahead]
+        if config.known:
+            width, groups = self.backbone.width, self.backbone.groups
+            self.effect = CovariateEffect(config.known, width, config.horizon, config.channels, groups)
         if config.linear_skip:
             self.skip_weight = nn.Parameter(torch.empty(config.horizon, config.context_length))
         if not self.head.head_weight.is_meta:
@@ -217,7 +216,7 @@ class ForecastNetwork(nn.Module):
             forecast = self.head.move(forecast, linear[..., None])
         level = scale.loc[..., None]
         if self.effect is not None and covariates is not None and future is not None:
-            effect = self.effect(future, covariates[:, -1:, self.known], features)
+            effect = self.effect(covariates, future, features)
             forecast = self.head.widen(forecast, effect.log_width[..., None].exp())
             forecast = self.head.move(forecast, effect.shift[..., None])
             level = level + effect.linear[..., None]

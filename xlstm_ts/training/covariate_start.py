@@ -1,10 +1,10 @@
 """Where the linear effect of covariates starts: at a ridge regression beside that of the context.
 
-For every step of the horizon, targets are regressed on the features of that step and of the last known one, after
+For every step of the horizon, targets are regressed on the features of that step and of the last one before, after
 both have been cleared of what the context says (Frisch, Waugh and Lovell): so an effect that the context already
 carries is not counted twice. Everything is in units of the training series, relative to the last observed value.
 
-Dimensions: R rows, T context steps, L horizon steps, C channels, Z twice the number of features known ahead.
+Dimensions: R rows, T context steps, L horizon steps, C channels, Z features of a step.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xlstm_ts.data.windows import Windows
-from xlstm_ts.nn.covariates import CovariateEffect
+from xlstm_ts.nn.covariates import CovariateEffect, horizon_features
 from xlstm_ts.nn.linear import from_last_value
 from xlstm_ts.nn.network import ForecastNetwork
 
@@ -47,7 +47,7 @@ class _Table:
 
     def __init__(self, network: ForecastNetwork, effect: CovariateEffect, windows: Windows, origins, stop):
         config = network.config
-        width = 2 * len(network.known)
+        width = effect.covariate_weight.shape[-1]
         most = max(1, LARGEST_TABLE // (config.horizon * width))
         batch = windows.batch(origins[:: -(-len(origins) // most)], stop)
         inputs, anchor = from_last_value(batch.context, batch.context_observed)
@@ -56,8 +56,7 @@ class _Table:
         self.observed = batch.target_observed.cpu()
         assert batch.covariates is not None
         assert batch.future is not None
-        last = batch.covariates[:, -1:, network.known]
-        self.features = torch.cat([batch.future, last.expand_as(batch.future)], dim=-1).double().cpu()  # [R, L, Z]
+        self.features = horizon_features(batch.covariates, batch.future).double().cpu()  # [R, L, Z]
 
     def rows(self, channel: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows with whole targets: contexts (R, T), targets (R, L), features (R, L, Z)."""

@@ -119,8 +119,7 @@ def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, sto
     if network.config.linear_skip:
         targets = targets - anchor
     if network.effect is not None and batch.covariates is not None and batch.future is not None:
-        last = batch.covariates[:, -1:, network.known]
-        targets = targets - network.effect.linear(batch.future, last) / scale.scale
+        targets = targets - network.effect.linear(batch.covariates, batch.future) / scale.scale
     flat = [part.transpose(1, 2).flatten(0, 1).cpu() for part in (inputs, targets, batch.target_observed)]
     channel = torch.arange(channels).repeat(len(origins))
     scales = scale.scale.transpose(1, 2).flatten(0, 1).cpu()
