@@ -49,6 +49,7 @@ def tiny_forecaster(**changes):
 
     settings = {
         "horizon": 3,
+        "backbone": "patch",
         "context_length": 8,
         "patch_length": 4,
         "hidden_size": 4,

@@ -16,6 +16,7 @@ from xlstm_ts.forecaster import ShortSeriesWarning, XLSTMForecaster
 
 SMALL = {
     "horizon": 4,
+    "backbone": "patch",
     "context_length": 12,
     "hidden_size": 8,
     "num_heads": 2,
@@ -809,3 +810,18 @@ def test_update_predict_single_returns_the_kind_that_it_was_given():
 def test_parameters_of_a_wrong_kind_are_named(changes):
     with pytest.raises(ParameterError, match=next(iter(changes))):
         small(**changes).fit(hourly())
+
+
+def test_auto_reads_the_shape_off_the_series():
+    auto = {"context_length": "auto", "patch_length": "auto", "backbone": "auto", "max_epochs": 1, "steps_per_epoch": 1}
+
+    two, one = (small(**auto).fit(hourly(480, columns)) for columns in (2, 1))
+
+    chosen = [(m.network_.config.backbone, m.network_.config.context_length) for m in (two, one)]
+    assert chosen == [("mixer", 120), ("patch", 120)]
+
+
+@pytest.mark.parametrize("name", ["context_length", "patch_length", "backbone"])
+def test_another_word_than_auto_is_named(name):
+    with pytest.raises(ParameterError, match=f"{name}='all'"):
+        small(**{name: "all"}).fit(hourly())

@@ -61,6 +61,7 @@ ORDER = [
     # where networks and data meet
     "training.device",
     "training.seeds",
+    "training.defaults",
     "training.callbacks",
     "training.loop",
     "training.covariate_start",

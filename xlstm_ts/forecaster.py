@@ -27,10 +27,12 @@ from xlstm_ts.data.time_axis import TimeAxis, check_order
 from xlstm_ts.data.time_features import choose_time_features
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, ParameterError
+from xlstm_ts.evaluation.baselines import seasonal_period
 from xlstm_ts.inference import BATCH_SIZE, Predictor
 from xlstm_ts.nn.network import NetworkConfig
 from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.training.calibration import MIN_WINDOWS
+from xlstm_ts.training.defaults import Shape, choose_shape
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
 from xlstm_ts.training.loop import TrainingConfig
@@ -55,22 +57,25 @@ class XLSTMForecaster(BaseForecaster):
     ----------
     horizon : int, default=24
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
-    context_length : int, default=96
-        Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing.
-    backbone : {"patch", "stacked", "mixer"}, default="patch"
+    context_length : int or "auto", default="auto"
+        Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. "auto"
+        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512.
+    backbone : {"auto", "patch", "stacked", "mixer"}, default="auto"
         Blocks over patches of time, every column by itself with shared weights; blocks over single time steps
         of all columns together (slower, and the columns inform each other); or blocks over the columns, each of
         which gives its whole context at once (quick for long contexts, and the columns inform each other).
-    layout : str, default="sm"
-        Blocks from input to output: letters s (sLSTM), m (mLSTM), l (classic LSTM), or a ratio such as "7:1".
+        "auto" takes "mixer" for several columns and "patch" for one.
+    layout : str, default="auto"
+        Blocks from input to output: letters s (sLSTM), m (mLSTM), l (classic LSTM), or a ratio such as "7:1". "auto"
+        takes "s" for the mixer and "sm" for other backbones.
     num_blocks : int, optional
         Number of blocks; the layout is repeated up to it. Default: the layout's own.
     hidden_size : int, default=64
         Width of the blocks.
     num_heads : int, default=4
         Heads of every cell; divides `hidden_size`.
-    patch_length : int, default=8
-        Steps per patch.
+    patch_length : int or "auto", default="auto"
+        Steps per patch. "auto" takes 8, and 16 for contexts of 256 steps or more.
     conv_width : int, default=4
         Tokens seen by the causal convolution in a block; 0 leaves it out. "mixer" has none.
     decomposition : int, optional
@@ -224,14 +229,14 @@ class XLSTMForecaster(BaseForecaster):
     def __init__(
         self,
         horizon=24,
-        context_length=96,
+        context_length="auto",
         *,
-        backbone="patch",
-        layout="sm",
+        backbone="auto",
+        layout="auto",
         num_blocks=None,
         hidden_size=64,
         num_heads=4,
-        patch_length=8,
+        patch_length="auto",
         conv_width=4,
         decomposition=None,
         dropout=0.1,
@@ -362,7 +367,8 @@ class XLSTMForecaster(BaseForecaster):
     def _train(self, y, X, where: str) -> tuple[Fitted, FitConfig, Panel]:
         """Fit a network to a frame."""
         self._check_parameters(where)
-        self._fit_config_of(self._network_config(1, ()))  # what is impossible is named before the data are looked at
+        # What is impossible is named before the data are looked at.
+        self._fit_config_of(self._network_config(self._shape(rows=1000, channels=1, season=1), 1, ()))
         device = resolve_device(self.device, where)
         columns = plan_columns(X, _names(self.past_covariates), _names(self.static_covariates), where)
         panel = make_panel(y, X=X, plan=columns, calendar=self.calendar, where=where)
@@ -370,9 +376,11 @@ class XLSTMForecaster(BaseForecaster):
             [one.axis.index for one in panel.series], self.calendar_features, self.holidays, where
         )
         covariates = CovariatePlan.unscaled(columns, clock)
-        config = self._fit_config_of(self._network_config(y.shape[1], tuple(covariates.known.tolist())))
+        longest = max((one.axis.index for one in panel.series), key=len)
+        rows = len(longest)
+        shape = self._shape(rows=rows, channels=y.shape[1], season=seasonal_period(longest))
+        config = self._fit_config_of(self._network_config(shape, y.shape[1], tuple(covariates.known.tolist())))
         fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
-        rows = max(len(one.values) for one in panel.series)
         self._warn_if_short(where, rows, fitted.stopping_windows, fitted.held_out_windows)
         return fitted, config, panel
 
@@ -418,20 +426,28 @@ class XLSTMForecaster(BaseForecaster):
             named = value is None or isinstance(value, list | tuple | pd.Index)
             require(named, name, value, "a list of columns of X, or None")
 
-    def _network_config(self, channels: int, known: tuple[bool, ...]) -> NetworkConfig:
-        context_length = self.context_length
-        if self.backbone == "patch" and is_whole(context_length) and is_whole(self.patch_length):
-            context_length = self.patch_length * -(-context_length // self.patch_length)
+    def _shape(self, *, rows: int, channels: int, season: int) -> Shape:
+        """Return the part of the network's shape that may be "auto"."""
+        given = {name: getattr(self, name) for name in Shape._fields}
+        for name in ("context_length", "patch_length"):
+            number = is_whole(given[name]) or (isinstance(given[name], str) and given[name] == "auto")
+            require(number, name, given[name], 'a whole number, 1 or above, or "auto"')
+        for name in ("backbone", "layout"):
+            require(isinstance(given[name], str), name, given[name], 'a name, or "auto"')
+        given = {name: value for name, value in given.items() if not (isinstance(value, str) and value == "auto")}
+        return choose_shape(rows, channels, season, **given)
+
+    def _network_config(self, shape: Shape, channels: int, known: tuple[bool, ...]) -> NetworkConfig:
         return NetworkConfig(
             channels=channels,
             horizon=self.horizon,
-            context_length=context_length,
-            backbone=self.backbone,
-            layout=self.layout,
+            context_length=shape.context_length,
+            backbone=shape.backbone,
+            layout=shape.layout,
             num_blocks=self.num_blocks,
             hidden_size=self.hidden_size,
             num_heads=self.num_heads,
-            patch_length=self.patch_length,
+            patch_length=shape.patch_length,
             conv_width=self.conv_width,
             decomposition=self.decomposition,
             dropout=self.dropout,

@@ -1,0 +1,68 @@
+"""What "auto" stands for: the shape of a network that suits a series, from its length, step and number of columns.
+
+The rules were chosen on the validation parts of several series and checked on others; docs/guides/forecasting.md
+shows them as a table, docs/benchmarks.md the figures.
+"""
+
+from typing import NamedTuple
+
+LONGEST = 512
+"""Steps of context beyond which no series gained, and some lost."""
+
+SHARE = 4
+"""Part of a series that a context may take: of longer ones too few windows would remain."""
+
+SHORT_PATCH, LONG_PATCH, FEW_STEPS = 8, 16, 256
+"""Steps per patch, of contexts below FEW_STEPS and from it on: tens of tokens."""
+
+
+class Shape(NamedTuple):
+    """What a network reads, and how."""
+
+    backbone: str
+    context_length: int
+    patch_length: int
+    layout: str
+
+
+def choose_shape(
+    rows: int,
+    channels: int,
+    season: int,
+    *,
+    backbone: str | None = None,
+    context_length: int | None = None,
+    patch_length: int | None = None,
+    layout: str | None = None,
+) -> Shape:
+    """Choose what is not given of a shape.
+
+    Parameters
+    ----------
+    rows : int
+        Length of the longest series.
+    channels : int
+        C.
+    season : int
+        Steps per season that the distance between rows suggests; 1 if it suggests none.
+    backbone, context_length, patch_length, layout : optional
+        What is given.
+
+    Returns
+    -------
+    Shape
+        A quarter of the series as context, but two seasons where that is less and half the series holds them, and
+        at most LONGEST; blocks over the channels where there are several, else over patches: one sLSTM block,
+        or one and an mLSTM block. Contexts are whole patches, rounded up, where patches are read.
+    """
+    if backbone is None:
+        backbone = "mixer" if channels > 1 else "patch"
+    if context_length is None:
+        context_length = min(max(rows // SHARE, min(2 * season, rows // 2), 2), LONGEST)
+    if patch_length is None:
+        patch_length = min(SHORT_PATCH if context_length < FEW_STEPS else LONG_PATCH, context_length)
+    if backbone == "patch":
+        context_length = patch_length * -(-context_length // patch_length)
+    if layout is None:
+        layout = "s" if backbone == "mixer" else "sm"
+    return Shape(backbone, context_length, patch_length, layout)
