@@ -818,7 +818,7 @@ def test_auto_reads_the_shape_off_the_series():
     two, one = (small(**auto).fit(hourly(480, columns)) for columns in (2, 1))
 
     chosen = [(m.network_.config.backbone, m.network_.config.context_length) for m in (two, one)]
-    assert chosen == [("mixer", 120), ("patch", 120)]
+    assert chosen == [("mixer", 120), ("patch", 96)]
 
 
 @pytest.mark.parametrize("name", ["context_length", "patch_length", "backbone"])

@@ -59,7 +59,8 @@ class XLSTMForecaster(BaseForecaster):
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
     context_length : int or "auto", default="auto"
         Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. "auto"
-        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512.
+        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512 for
+        the mixer and 96 for other backbones.
     backbone : {"auto", "patch", "stacked", "mixer"}, default="auto"
         Blocks over patches of time, every column by itself with shared weights; blocks over single time steps
         of all columns together (slower, and the columns inform each other); or blocks over the columns, each of

@@ -295,3 +295,20 @@ def test_the_linear_maps_inside_a_mixer_start_at_the_same_weights_as_the_skip(de
     assert len(network.linear_weights) == (2 if decomposition is None else 3)
     assert network.skip_weight.abs().max() > 1e-3
     assert all(torch.equal(weight, network.skip_weight) for weight in network.linear_weights)
+
+
+def test_a_mixer_without_skip_starts_its_inner_map_at_the_same_weights_and_its_head_at_the_targets_themselves():
+    windows = windows_of(random_walk(150), make_network())
+    with_skip, without = (make_network(backbone="mixer", linear_skip=skip) for skip in (True, False))
+
+    for network in (with_skip, without):
+        warm_start(network, windows, np.arange(8, 100), stop=150, valid_origins=NONE, penalty=0.1)
+
+    assert torch.equal(without.backbone.forecast_weight, with_skip.backbone.forecast_weight)
+    targets = []
+    for origin in range(8, 100):
+        batch = windows.batch(np.array([origin]), 150)
+        scale = instance_scale(batch.context, batch.context_observed)
+        targets.append(((batch.target - scale.loc) / scale.scale)[0, :, 0].numpy())
+    expected = np.quantile(np.array(targets), LEVELS, axis=0).T  # [L, Q]
+    np.testing.assert_allclose(without.head(torch.zeros(1, 1, 16))[0, :, 0].detach(), expected, atol=1e-4)

@@ -55,8 +55,8 @@ SEASON = {
 PROTOCOLS = ("96", "tuned", "default")
 MODELS = ("xlstm", "lstm", "linear", "seasonal_naive")
 
-LINEAR_LOOKBACKS = (96, 192, 336, 512, 720, 1024)
-SEARCH: dict[str, tuple] = {"context_length": (336, 512, 768)}
+LINEAR_LOOKBACKS = (96, 192, 336, 512, 720)
+SEARCH: dict[str, tuple] = {"context_length": (336, 512)}
 """What is tuned, one after the other."""
 
 BATCH = 256  # windows that are scored at once

@@ -6,8 +6,9 @@ shows them as a table, docs/benchmarks.md the figures.
 
 from typing import NamedTuple
 
-LONGEST = 512
-"""Steps of context beyond which no series gained, and some lost."""
+LONGEST = {"patch": 96, "stacked": 96, "mixer": 512}
+"""Steps of context beyond which no series gained, and some lost. Long contexts help where blocks read a forecast of
+them; where they read the context itself, they learn more of it by heart."""
 
 SHARE = 4
 """Part of a series that a context may take: of longer ones too few windows would remain."""
@@ -51,14 +52,14 @@ def choose_shape(
     Returns
     -------
     Shape
-        A quarter of the series as context, but two seasons where that is less and half the series holds them, and
-        at most LONGEST; blocks over the channels where there are several, else over patches: one sLSTM block,
-        or one and an mLSTM block. Contexts are whole patches, rounded up, where patches are read.
+        Blocks over the channels where there are several, else over patches: one sLSTM block, or one and an mLSTM
+        block. A quarter of the series as context, but two seasons where that is less and half the series holds
+        them, and at most LONGEST of the backbone; in whole patches, rounded up, where patches are read.
     """
     if backbone is None:
         backbone = "mixer" if channels > 1 else "patch"
     if context_length is None:
-        context_length = min(max(rows // SHARE, min(2 * season, rows // 2), 2), LONGEST)
+        context_length = min(max(rows // SHARE, min(2 * season, rows // 2), 2), LONGEST.get(backbone, 96))
     if patch_length is None:
         patch_length = min(SHORT_PATCH if context_length < FEW_STEPS else LONG_PATCH, context_length)
     if backbone == "patch":

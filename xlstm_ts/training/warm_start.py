@@ -22,14 +22,16 @@ from xlstm_ts.nn.scaling import SCALE_FLOOR, apply_scale, instance_scale
 from xlstm_ts.training.covariate_start import start_effect
 
 MAX_ROWS = 20_000
+MAX_VALID_ROWS = 4_000  # each is forecast once per penalty
 PENALTIES = tuple(10.0**k for k in range(-4, 3))
 """Ridge penalties that are tried, relative to the mean variance of the inputs; no weights at all is tried too."""
 
 
 class _Rows(NamedTuple):
     inputs: Tensor  # [R, T]
-    targets: Tensor  # [R, L]
+    targets: Tensor  # [R, L], less the anchor
     observed: Tensor  # [R, L]
+    anchor: Tensor  # [R, 1], the last observed value
     scale: Tensor  # [R, 1]
     channel: Tensor  # [R]
 
@@ -62,7 +64,7 @@ def warm_start(
         The penalty used.
     """
     start_effect(network, windows, origins, stop, valid_origins)
-    rows = _gather(network, windows, origins, stop)
+    rows = _gather(network, windows, origins, stop, most=MAX_ROWS)
     weights = torch.zeros(network.config.horizon, network.config.context_length, dtype=torch.float64)
     chosen = float("inf")
     whole = rows.observed.all(1)
@@ -72,20 +74,21 @@ def warm_start(
         if penalty is not None:
             chosen = penalty
         elif len(valid_origins):
-            valid = _gather(network, windows, valid_origins, len(windows.values))
+            valid = _gather(network, windows, valid_origins, len(windows.values), most=MAX_VALID_ROWS)
             errors = {value: _absolute_error(valid, ridge.weights(value)) for value in PENALTIES}
             errors[float("inf")] = _absolute_error(valid, torch.zeros_like(weights))
             chosen = min(errors, key=lambda value: errors[value])
         weights = ridge.weights(chosen)
         for parameter in linear:
             parameter.copy_(weights)
-    residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets
+    if isinstance(network.head, PointHead):
+        return chosen
+    residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets + rows.anchor
     residuals = torch.where(rows.observed, residuals, torch.nan)
     moving = rows.scale[:, 0] > 1.5 * SCALE_FLOOR  # in units of a flat window's scale every move is enormous
     if moving.any():
         residuals, rows = residuals[moving], rows._replace(channel=rows.channel[moving])
-    if not isinstance(network.head, PointHead):
-        _start_head(network, network.head, residuals, rows.channel)
+    _start_head(network, network.head, residuals, rows.channel)
     return chosen
 
 
@@ -108,22 +111,22 @@ def _absolute_error(rows: _Rows, weights: Tensor) -> float:
     return float(error[rows.observed].mean())
 
 
-def _gather(network: ForecastNetwork, windows: Windows, origins: np.ndarray, stop: int | np.ndarray) -> _Rows:
+def _gather(
+    network: ForecastNetwork, windows: Windows, origins: np.ndarray, stop: int | np.ndarray, *, most: int
+) -> _Rows:
     channels = network.config.channels
-    origins = origins[:: -(-len(origins) * channels // MAX_ROWS)]
+    origins = origins[:: -(-len(origins) * channels // most)]
     batch = windows.batch(origins, stop)
     scale = instance_scale(batch.context, batch.context_observed)
     scaled = apply_scale(batch.context, batch.context_observed, scale)
     inputs, anchor = from_last_value(scaled, batch.context_observed)
-    targets = apply_scale(batch.target, batch.target_observed, scale)
-    if network.config.linear_skip:
-        targets = targets - anchor
+    targets = apply_scale(batch.target, batch.target_observed, scale) - anchor
     if network.effect is not None and batch.covariates is not None and batch.future is not None:
         targets = targets - network.effect.linear(batch.covariates, batch.future) / scale.scale
-    flat = [part.transpose(1, 2).flatten(0, 1).cpu() for part in (inputs, targets, batch.target_observed)]
+    parts = (inputs, targets, batch.target_observed, anchor, scale.scale)
+    inputs, targets, observed, anchor, scales = (part.transpose(1, 2).flatten(0, 1).cpu() for part in parts)
     channel = torch.arange(channels).repeat(len(origins))
-    scales = scale.scale.transpose(1, 2).flatten(0, 1).cpu()
-    return _Rows(flat[0].double(), flat[1].double(), flat[2], scales.double(), channel)
+    return _Rows(inputs.double(), targets.double(), observed, anchor.double(), scales.double(), channel)
 
 
 def _start_head(
