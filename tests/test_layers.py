@@ -22,6 +22,7 @@ ORDER = [
     "kernels.states",
     "kernels.dispatch",  # names the backends as strings, imports none
     "kernels.native",
+    "kernels.gpu",
     "kernels._slstm",
     "kernels._mlstm",
     "kernels._parts",

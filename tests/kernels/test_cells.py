@@ -11,9 +11,11 @@ from xlstm_ts.kernels import BACKENDS, MLSTMState, SLSTMState, mlstm, resolve, s
 from xlstm_ts.kernels._mlstm import reference as mlstm_reference
 from xlstm_ts.kernels.dispatch import load
 
-# Every line of the table that can run here: the native kernels need a compiler once, or a wheel that carries them.
+# Every line of the table that can run on tensors of the CPU: the native kernels need a compiler once, or a wheel that
+# carries them; those for a GPU have their own cases in gpu_cases.py.
 SLSTM_BACKENDS, MLSTM_BACKENDS = (
-    [name for name in BACKENDS[cell] if load(cell, name).unsupported() is None] for cell in ("slstm", "mlstm")
+    [name for name in BACKENDS[cell] if load(cell, name).unsupported(torch.ones(1)) is None]
+    for cell in ("slstm", "mlstm")
 )
 LENGTHS = [1, 2, 63, 64, 65, 200]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -3,6 +3,9 @@
 Dimensions: B batch, T steps, H heads, K key (head) width, V value width.
 """
 
+from types import ModuleType
+
+import torch
 from torch import Tensor
 
 from xlstm_ts.errors import ParameterError, ShapeError
@@ -36,7 +39,7 @@ def slstm(
         State after the previous piece. Default: the empty history.
     forget_gate : {"sigmoid", "exp"}
         Activation of the forget gate.
-    backend : {"auto", "native", "eager", "reference"}
+    backend : {"auto", "native", "triton", "eager", "reference"}
         Implementation. "auto" picks the fastest that supports these tensors; `resolve` says which and why.
 
     Returns
@@ -74,7 +77,9 @@ def slstm(
         h, c, n = (part.to(dtype) for part in state[:3])
         state = SLSTMState(h, c, n, state.m.detach().to(stabiliser_dtype(gates.device)))
     name, _ = resolve("slstm", (gates, recurrent_weights), backend)
-    h, state = load("slstm", name).run(gates.to(dtype), recurrent_weights.to(dtype), state, forget_gate)
+    cell = load("slstm", name)
+    dtype = _input_dtype(cell, gates.dtype)
+    h, state = cell.run(gates.to(dtype), recurrent_weights.to(dtype), state, forget_gate)
     return h.to(gates.dtype), state
 
 
@@ -108,11 +113,11 @@ def mlstm(
         State after the previous piece. Default: the empty history.
     forget_gate : {"sigmoid", "exp"}
         Activation of the forget gate.
-    backend : {"auto", "native", "eager", "reference"}
+    backend : {"auto", "native", "triton", "eager", "reference"}
         Implementation. "auto" picks the fastest that supports these tensors.
     chunk : int, optional
-        Steps that the chunkwise form treats at once; "native" takes 128 at most. It changes speed and memory, not
-        the result.
+        Steps that the chunkwise form treats at once; "native" takes 128 at most, "triton" a power of two from 16 to
+        64. It changes speed and memory, not the result.
 
     Returns
     -------
@@ -153,9 +158,17 @@ def mlstm(
         m = state.m.detach().to(stabiliser_dtype(q.device))
         state = MLSTMState(state.c.to(dtype), state.n.to(dtype), m)
     name, _ = resolve("mlstm", (q, k, v, i, f), backend)
+    cell = load("mlstm", name)
+    dtype = _input_dtype(cell, q.dtype)
     inputs = (tensor.to(dtype) for tensor in (q, k, v, i, f))
-    h, state = load("mlstm", name).run(*inputs, state, forget_gate, chunk)
+    h, state = cell.run(*inputs, state, forget_gate, chunk)
     return h.to(q.dtype), state
+
+
+def _input_dtype(cell: ModuleType, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a backend takes inputs of `dtype`: it may read bfloat16 as it is."""
+    reads_it = dtype == torch.bfloat16 and getattr(cell, "READS_BFLOAT16", False)
+    return dtype if reads_it else compute_dtype(dtype)
 
 
 def _check_choice(cell: str, forget_gate: str) -> None:

@@ -17,11 +17,13 @@ from xlstm_ts.errors import BackendError
 BACKENDS: dict[str, dict[str, str]] = {
     "slstm": {
         "native": "xlstm_ts.kernels._slstm.native",
+        "triton": "xlstm_ts.kernels._slstm.gpu",
         "eager": "xlstm_ts.kernels._slstm.eager",
         "reference": "xlstm_ts.kernels._slstm.reference",
     },
     "mlstm": {
         "native": "xlstm_ts.kernels._mlstm.native",
+        "triton": "xlstm_ts.kernels._mlstm.gpu",
         "eager": "xlstm_ts.kernels._mlstm.eager",
         "reference": "xlstm_ts.kernels._mlstm.reference",
     },
