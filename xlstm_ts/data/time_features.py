@@ -18,9 +18,9 @@ PERIODS = {"hour": DAY / 24, "day": DAY, "week": 7 * DAY, "year": 365.25 * DAY} 
 HARMONICS = {"hour": 1, "day": 2, "week": 3, "year": 2}
 """Sines and cosines per cycle: three tell the seven days of a week apart, two bend a day or a year."""
 
-STEPS_PER_CYCLE = {"hour": 4, "day": 2, "week": 4, "year": 4}
+STEPS_PER_CYCLE = {"hour": 4, "day": 2, "week": 4, "year": 3}
 """Steps that a cycle must hold at least: a step longer than half a cycle cannot show it. The week needs days (four
-hold it, so that five sessions do), the year quarters."""
+hold it, so that five sessions do), the year quarters (three, since some are longer)."""
 
 CYCLES_SEEN = 2
 """How often a series must have gone through a cycle before it may be learned."""
