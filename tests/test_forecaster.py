@@ -386,6 +386,8 @@ def test_intervals_cover_what_they_say_on_series_of_the_same_kind():
 
     actual = y["station 0"].reindex(table["time"]).to_numpy()
     assert model.calibrated_
+    assert model.calibration_coverage_["calibrated"].between(0, 1).all()
+    assert model.calibration_coverage_.index[-1] == pytest.approx(0.98)
     assert ((actual >= table[0.1]) & (actual <= table[0.9])).mean() == pytest.approx(0.8, abs=0.05)
     assert ((actual >= table[0.05]) & (actual <= table[0.95])).mean() == pytest.approx(0.9, abs=0.04)
 
@@ -441,6 +443,7 @@ def test_a_short_series_says_that_validation_is_off():
         model = small(validation_fraction=0.2).fit(hourly(30))
 
     assert not model.calibrated_
+    assert model.calibration_coverage_ is None
     assert model.best_epoch_ == 2
     assert model.history_["valid_loss"].isna().all()
 

@@ -110,7 +110,10 @@ ONLY_FOREIGN = {"kernels": ("torch", "triton")}
 NEVER = {"data": ("nn", "kernels"), "nn": ("data", "pandas")}
 # Heavy packages: where they may be imported at all, and where at module level.
 # (data.causal holds sktime transformers; nothing else of data or above imports it.)
-ANYWHERE_IN = {"sktime": ("data.causal", "forecaster", "evaluation", "demo", "cli"), "matplotlib": ("evaluation",)}
+ANYWHERE_IN = {
+    "sktime": ("data.causal", "forecaster", "evaluation", "demo", "cli"),
+    "matplotlib": ("evaluation", "bench"),
+}
 AT_MODULE_LEVEL_IN = {"sktime": ("data.causal", "forecaster", "evaluation"), "matplotlib": ()}
 
 

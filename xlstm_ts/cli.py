@@ -108,6 +108,19 @@ def _parser() -> argparse.ArgumentParser:
         help="file to add to (default: %(default)s)",
     )
     tables.set_defaults(run=_bench_long_horizon)
+
+    page = benches.add_parser(
+        "tables",
+        help="write the long-horizon tables from their CSV file",
+        description="Write a page and a figure from the rows of long-horizon, beside published ones.",
+        allow_abbrev=False,
+    )
+    for name in ("results", "published", "page", "figure"):
+        file = {"results": "long_horizon.csv", "published": "published.csv", "page": "long_horizon.md"}.get(
+            name, "long_horizon.png"
+        )
+        page.add_argument(f"--{name}", default=f"docs/benchmarks/{file}", metavar="FILE", help="default: %(default)s")
+    page.set_defaults(run=_bench_tables)
     return parser
 
 
@@ -148,6 +161,12 @@ def _bench_long_horizon(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         say=partial(print, flush=True),
     )
+
+
+def _bench_tables(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.bench.tables import write_tables
+
+    write_tables(arguments.results, arguments.published, arguments.page, arguments.figure)
 
 
 def _datasets(arguments: argparse.Namespace) -> None:

@@ -156,6 +156,9 @@ class XLSTMForecaster(BaseForecaster):
         means that nothing learned after it was better on the held-out windows.
     calibrated_ : bool
         Whether intervals were calibrated on held-out windows.
+    calibration_coverage_ : pd.DataFrame or None
+        Where they were, the share of the calibration windows' targets in the central intervals, by nominal coverage:
+        "network" as the network says them, "calibrated" where each half of the windows was calibrated by the other.
     calendar_ : TradingCalendar or None
         The sessions rule of an index without freq (of the first series).
     pretrained_ : tuple
@@ -342,6 +345,11 @@ class XLSTMForecaster(BaseForecaster):
         self.history_ = pd.DataFrame(fitted.history)
         self.best_epoch_ = fitted.best_epoch
         self.calibrated_ = fitted.calibrated
+        self.calibration_coverage_ = None
+        if fitted.coverage is not None:
+            self.calibration_coverage_ = pd.DataFrame.from_dict(
+                fitted.coverage, orient="index", columns=["network", "calibrated"]
+            ).rename_axis("coverage")
         self.calendar_ = panel.series[0].axis.calendar
         self._calibration, self._covariates = fitted.calibration, fitted.covariates
         self._scaler, self._panel, self._fit_config = fitted.scaler, panel, config

@@ -19,6 +19,7 @@ from xlstm_ts.training.calibration import (
     WidthFactors,
     conformal_quantile,
     forecast_held_out,
+    measure_coverage,
 )
 
 LEVELS = np.array([0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
@@ -226,3 +227,78 @@ def test_very_many_held_out_windows_are_thinned_evenly(monkeypatch):
     held_out = forecast_held_out(make_network(), windows, np.arange(40, 52))
 
     assert held_out.target[:, 0, 0].tolist() == [80.0, 86.0, 92.0, 98.0]
+
+
+def test_coverage_is_measured_crosswise_and_beside_what_the_network_says():
+    held_out = normal_forecasts(4000, width=0.5, seed=3)
+
+    shares = measure_coverage(held_out, LEVELS, lambda part: WidthFactors.fit(part, LEVELS))
+
+    assert list(shares) == [0.4, 0.8, 0.9]
+    for nominal, (network, calibrated) in shares.items():
+        half_as_wide = 2 * norm.cdf(0.5 * norm.ppf(0.5 + nominal / 2)) - 1
+        assert network == pytest.approx(half_as_wide, abs=0.01)
+        assert calibrated == pytest.approx(nominal, abs=0.01)
+
+
+def test_each_half_is_judged_by_the_calibration_of_the_other():
+    """The later half is three times as wild: calibrated by itself it would be covered."""
+    calm, wild = normal_forecasts(1000, 1.0, seed=1), normal_forecasts(1000, 1 / 3, seed=2)
+    both = HeldOut(*(np.concatenate(parts) for parts in zip(calm, wild, strict=True)))
+
+    shares = measure_coverage(both, LEVELS, lambda part: WidthFactors.fit(part, LEVELS))
+
+    narrow = 2 * norm.cdf(norm.ppf(0.95) / 3) - 1
+    wide = 2 * norm.cdf(norm.ppf(0.95) * 3) - 1
+    assert shares[0.9][1] == pytest.approx((narrow + wide) / 2, abs=0.02)
+
+
+def test_the_coverage_of_a_point_network_itself_is_unknown():
+    held_out = normal_forecasts(400, 1.0, seed=3)
+    point = held_out._replace(forecast=held_out.forecast[..., 3:4])
+
+    shares = measure_coverage(point, LEVELS, lambda part: ResidualQuantiles.fit(part, LEVELS))
+
+    assert all(
+        np.isnan(network) and calibrated == pytest.approx(nominal, abs=0.05)
+        for nominal, (network, calibrated) in shares.items()
+    )
+
+
+def windows_of_any_calm(windows, seed):
+    """Noise of spread 1, forecast in proportion to the spread of the window, which says nothing of what comes."""
+    held_out = normal_forecasts(windows, 1.0, seed)
+    scale = np.exp(np.random.default_rng(seed).normal(size=(windows, 1, C)))
+    median = held_out.forecast[..., 3:4]
+    return HeldOut(median + (held_out.forecast - median) * scale[..., None], held_out.target, scale)
+
+
+def test_widths_that_wrongly_follow_the_window_are_made_to_follow_it_less():
+    chosen = WidthFactors.choose(windows_of_any_calm(2000, 1), LEVELS)
+    fresh = windows_of_any_calm(4000, 2)
+
+    quantiles = chosen.apply(fresh.forecast, fresh.scale)
+
+    assert chosen.power == max(calibration.POWERS)
+    calm = fresh.scale[:, 0, 0] < 0.5
+    followed = WidthFactors.fit(windows_of_any_calm(2000, 1), LEVELS).apply(fresh.forecast, fresh.scale)
+    shares = [coverage_of(q[calm][:, :, :1], fresh.target[calm][:, :, :1], 1).mean() for q in (followed, quantiles)]
+    assert shares[0] + 0.1 < shares[1] < 0.8
+    np.testing.assert_allclose(coverage_of(quantiles, fresh.target, 1), 0.8, atol=0.03)
+
+
+def test_widths_that_rightly_follow_the_window_are_left_to():
+    held_out = windows_of_any_calm(2000, 1)
+    median = held_out.forecast[..., 3]
+    right = held_out._replace(target=median + (held_out.target - median) * held_out.scale)
+
+    assert WidthFactors.choose(right, LEVELS).power == 0
+
+
+def test_few_windows_do_not_choose():
+    few = HeldOut(*(part[: calibration.ENOUGH_TO_CHOOSE - 1] for part in windows_of_any_calm(2000, 1)))
+
+    chosen = WidthFactors.choose(few, LEVELS)
+
+    assert chosen.power == 0
+    np.testing.assert_array_equal(chosen.factors, WidthFactors.fit(few, LEVELS).factors)

@@ -9,6 +9,7 @@ quantiles are those of its held-out residuals, in units of the window's own scal
 Dimensions: W windows, B windows to forecast, L horizon steps, C channels, Q quantile levels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,13 @@ INDEPENDENT = 20
 
 LARGEST_FACTOR = 10.0
 """A series that jumps out of a flat stretch would ask for any factor at all, and get intervals without meaning."""
+
+
+POWERS = (0.0, 0.25, 0.5, 0.75)
+"""How much less the widths may follow the spread of the window: calm days can come before storms."""
+
+
+ENOUGH_TO_CHOOSE = 4 * MIN_WINDOWS
 
 
 class HeldOut(NamedTuple):
@@ -56,31 +64,53 @@ def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.nd
 
 @dataclass(frozen=True)
 class WidthFactors:
-    """Calibration of a quantile network: `factors` (L, C, Q) on the distance from the median."""
+    """Calibration of a quantile network: `factors` (L, C, Q) on the distance from the median.
+
+    The network's widths are proportional to the spread of the window. Divided by that spread to a `power`, in units
+    of the training series' spread, they follow it less: not at all at a power of 1.
+    """
 
     factors: np.ndarray
+    power: float = 0.0
 
     @classmethod
-    def fit(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
+    def fit(cls, held_out: HeldOut, levels: np.ndarray, power: float = 0.0) -> "WidthFactors":
         """Measure held-out windows; `levels` are symmetric around one half."""
         forecast, target = held_out.forecast, held_out.target
         factors = np.ones(forecast.shape[1:])
         middle = len(levels) // 2
+        unit = held_out.scale**power
         for low in range(middle):
             high = len(levels) - 1 - low
             tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
             above = (target - forecast[..., middle]) / np.maximum(forecast[..., high] - forecast[..., middle], tiny)
             below = (forecast[..., middle] - target) / np.maximum(forecast[..., middle] - forecast[..., low], tiny)
-            scores = np.maximum(above, below)
+            scores = np.maximum(above, below) * unit
             pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
             factors[..., low] = factors[..., high] = pair
-        return cls(np.clip(factors, 0.0, LARGEST_FACTOR))
+        return cls(np.clip(factors, 0.0, LARGEST_FACTOR), power)
+
+    @classmethod
+    def choose(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
+        """Measure held-out windows; of the powers take the one with which each half forecasts the other best.
+
+        With fewer than ENOUGH_TO_CHOOSE windows the widths follow the spread of the window.
+        """
+        if len(held_out.target) < ENOUGH_TO_CHOOSE:
+            return cls.fit(held_out, levels)
+        halves = split_in_two(held_out)
+
+        def loss(power: float) -> float:
+            pairs = zip(halves, reversed(halves), strict=True)
+            return sum(_pinball(cls.fit(one, levels, power), other, levels) for one, other in pairs)
+
+        return cls.fit(held_out, levels, min(POWERS, key=loss))
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
         middle = forecast.shape[-1] // 2
         centre = forecast[..., middle : middle + 1]
-        wider = centre + (forecast - centre) * self.factors
+        wider = centre + (forecast - centre) * self.factors / scale[..., None] ** self.power
         above = np.maximum.accumulate(wider[..., middle:], axis=-1)
         below = np.minimum.accumulate(wider[..., middle::-1], axis=-1)[..., ::-1]
         return np.concatenate([below[..., :-1], above], axis=-1)
@@ -133,3 +163,42 @@ def _with_neighbours(scores: np.ndarray) -> np.ndarray:
         start, stop = max(0, -shift), min(horizon, horizon - shift)
         pooled[j, :, start:stop] = scores[:, start + shift : stop + shift]
     return pooled.reshape(-1, *scores.shape[1:])
+
+
+def measure_coverage(
+    held_out: HeldOut, levels: np.ndarray, fit: Callable[[HeldOut], WidthFactors | ResidualQuantiles]
+) -> dict[float, tuple[float, float]]:
+    """Return the share of held-out targets in the central intervals: as the network says them, and calibrated.
+
+    Each half is calibrated by the other, so that no target is counted that its interval has seen. By nominal coverage,
+    the narrowest interval first; NaN for what a point network does not say.
+    """
+    earlier, later = split_in_two(held_out)
+    crossed = [fit(one).apply(other.forecast, other.scale) for one, other in ((later, earlier), (earlier, later))]
+    after = np.concatenate(crossed)
+    before = held_out.forecast if held_out.forecast.shape[-1] == len(levels) else np.full_like(after, np.nan)
+    shares = {}
+    for low in reversed(range(len(levels) // 2)):
+        high = len(levels) - 1 - low
+        nominal = round(float(levels[high] - levels[low]), 12)
+        network, calibrated = (_share_inside(q[..., low], q[..., high], held_out.target) for q in (before, after))
+        shares[nominal] = (network, calibrated)
+    return shares
+
+
+def _share_inside(low: np.ndarray, high: np.ndarray, target: np.ndarray) -> float:
+    counted = ~np.isnan(target) & ~np.isnan(low)
+    inside = (low <= target) & (target <= high)
+    return float(inside[counted].mean()) if counted.any() else float("nan")
+
+
+def split_in_two(held_out: HeldOut) -> tuple[HeldOut, HeldOut]:
+    """Return the earlier and the later half of held-out windows."""
+    half = len(held_out.target) // 2
+    return HeldOut(*(part[:half] for part in held_out)), HeldOut(*(part[half:] for part in held_out))
+
+
+def _pinball(calibration: WidthFactors, held_out: HeldOut, levels: np.ndarray) -> float:
+    quantiles = calibration.apply(held_out.forecast, held_out.scale)
+    error = held_out.target[..., None] - quantiles
+    return float(np.nanmean(np.maximum(levels * error, (levels - 1) * error)))

@@ -4,7 +4,9 @@ The end of the training period is held out by target time, at the same time in a
 when to stop, its later half calibrates. Levels and scales are measured before it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,14 @@ from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
 from xlstm_ts.errors import DataError
 from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork, NetworkConfig
-from xlstm_ts.training.calibration import MIN_WINDOWS, ResidualQuantiles, WidthFactors, forecast_held_out
+from xlstm_ts.training.calibration import (
+    MIN_WINDOWS,
+    HeldOut,
+    ResidualQuantiles,
+    WidthFactors,
+    forecast_held_out,
+    measure_coverage,
+)
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
 from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
 from xlstm_ts.training.warm_start import warm_start
@@ -67,6 +76,7 @@ class Fitted(NamedTuple):
     covariates: CovariatePlan
     calibration: WidthFactors | ResidualQuantiles | None
     calibrated: bool
+    coverage: dict[float, tuple[float, float]] | None  # of the calibration windows, see `measure_coverage`
     history: list[dict]
     best_epoch: int
     stopping_windows: int
@@ -154,7 +164,7 @@ def fit_panel(
     )
     best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
     calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
-    calibration = _calibrate(network, data.windows, held_out, origins, config, calibrated)
+    calibration, coverage = _calibrate(network, data.windows, held_out, origins, config, calibrated)
     interrupted = run.interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
         whole = data._replace(split=_uncut(panel))
@@ -166,6 +176,7 @@ def fit_panel(
         data.covariates,
         calibration,
         calibrated,
+        coverage,
         run.history,
         best_epoch,
         len(valid),
@@ -216,13 +227,20 @@ def _lay_out(
     return _Data(windows, starts, split, scaler, covariates)
 
 
-def _calibrate(network, windows, held_out, origins, config, calibrated) -> WidthFactors | ResidualQuantiles | None:
-    levels = config.quantile_levels
+def _calibrate(network, windows, held_out, origins, config, calibrated):
+    """Return what turns the network's output into quantiles, and the coverage measured with it, or None for either."""
+    levels, enough = config.quantile_levels, len(held_out) >= MIN_WINDOWS
+    fit: Callable[[HeldOut], WidthFactors | ResidualQuantiles]
     if config.network.loss in POINT_LOSSES:
         # A point network has no spread of its own: without enough held-out windows it is measured in training.
-        measured = held_out if len(held_out) >= MIN_WINDOWS else origins
-        return ResidualQuantiles.fit(forecast_held_out(network, windows, measured), levels)
-    return WidthFactors.fit(forecast_held_out(network, windows, held_out), levels) if calibrated else None
+        data = forecast_held_out(network, windows, held_out if enough else origins)
+        fit = partial(ResidualQuantiles.fit, levels=levels)
+    elif calibrated:
+        data = forecast_held_out(network, windows, held_out)
+        fit = partial(WidthFactors.choose, levels=levels)
+    else:
+        return None, None
+    return fit(data), measure_coverage(data, levels, fit) if enough else None
 
 
 def _train_on_all(

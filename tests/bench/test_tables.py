@@ -1,0 +1,30 @@
+"""The page and the figure from rows of results."""
+
+import pandas as pd
+
+from xlstm_ts.cli import main
+
+
+def write(path, rows):
+    pd.DataFrame(rows, columns=["data", "horizon", "protocol", "model", "seed", "mse", "mae"]).to_csv(path, index=False)
+
+
+def test_cells_are_means_over_seeds_and_missing_ones_are_said_to_be(tmp_path):
+    ours = [("etth1", horizon, "tuned", "linear", 0, 0.4, 0.5) for horizon in (96, 192, 336, 720)]
+    ours += [("etth1", 96, "tuned", "xlstm", seed, mse, 0.3) for seed, mse in enumerate((0.2, 0.3))]
+    ours += [("weather", 96, "96", "xlstm", 0, 0.15, 0.2)]
+    write(tmp_path / "ours.csv", ours)
+    write(tmp_path / "theirs.csv", [("etth1", h, "tuned", "Known", 0, h / 1000, None) for h in (96, 192, 336, 720)])
+    files = {"results": "ours.csv", "published": "theirs.csv", "page": "page.md", "figure": "figure.png"}
+
+    code = main(
+        ["bench", "tables", *(text for name, file in files.items() for text in (f"--{name}", str(tmp_path / file)))]
+    )
+
+    page = (tmp_path / "page.md").read_text().splitlines()
+    assert code == 0
+    assert "| xlstm | 0.250 / 0.300 (2 seeds, ± 0.050) | - | - | - | - |" in page
+    assert "| linear | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 |" in page
+    assert "| *Known* | 0.096 / - | 0.192 / - | 0.336 / - | 0.720 / - | 0.336 / - |" in page
+    assert page.index("## Tuned lookback") < page.index("weather:") > page.index("## Lookback 96")
+    assert (tmp_path / "figure.png").stat().st_size > 1000

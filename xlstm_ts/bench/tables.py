@@ -1,0 +1,107 @@
+"""The rows of `xlstm_ts.bench.long_horizon` beside published ones: a page of Markdown tables, and a figure."""
+
+from pathlib import Path
+
+import pandas as pd
+
+HORIZONS = (96, 192, 336, 720)
+OURS = ("xlstm", "lstm", "linear", "seasonal_naive")
+CELL = ["protocol", "data", "horizon", "model"]
+DPI = 120
+
+
+def write_tables(results: str, published: str, page: str, figure: str) -> None:
+    """Write the page and the figure.
+
+    Parameters
+    ----------
+    results, published : str
+        CSV files: of `run_long_horizon`, and of published cells with the columns data, horizon, protocol, model, mse
+        and mae.
+    page, figure : str
+        Markdown file and picture to write.
+    """
+    ours = _read(results)
+    theirs = _read(published)
+    parts = ["# Long-horizon tables", "", INTRODUCTION]
+    for protocol, name in NAMES.items():
+        chosen = ours[ours["protocol"] == protocol]
+        if len(chosen):
+            parts += [f"\n## {name}\n", _markdown(chosen, theirs[theirs["protocol"] == protocol])]
+    Path(page).write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    _draw(ours[ours["protocol"] == "tuned"], theirs[theirs["protocol"] == "tuned"], figure)
+
+
+NAMES = {"tuned": "Tuned lookback", "96": "Lookback 96", "default": "XLSTMForecaster with its default settings"}
+
+INTRODUCTION = """\
+Written by `xlstm-ts bench tables` from [long_horizon.csv](long_horizon.csv) and
+[published.csv](published.csv). Cells are MSE / MAE on the test part in z-scored units, means over seeds, with the
+number of seeds where it is more than one and then the largest distance of a seed's MSE from their mean. A mean over
+horizons stands only where all four are there; a dash marks a cell that is missing. Rows in italics are as published."""
+
+
+def _read(path: str) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"protocol": str})
+
+
+def _markdown(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    lines = []
+    for data in ours["data"].drop_duplicates():
+        lines += [f"\n{data}:\n", "| model | " + " | ".join(map(str, HORIZONS)) + " | mean |", "|---" * 6 + "|"]
+        here = ours[ours["data"] == data]
+        lines += [_line(here[here["model"] == model], model) for model in OURS if model in set(here["model"])]
+        there = theirs[theirs["data"] == data]
+        lines += [_line(there[there["model"] == model], f"*{model}*") for model in there["model"].drop_duplicates()]
+    return "\n".join(lines).lstrip("\n")
+
+
+def _line(rows: pd.DataFrame, name: str) -> str:
+    cells, means = [], []
+    for horizon in HORIZONS:
+        cell = rows[rows["horizon"] == horizon]
+        if not len(cell):
+            cells.append("-")
+            continue
+        mean = cell[["mse", "mae"]].mean()
+        means.append(mean)
+        seeds = ""
+        if len(cell) > 1:
+            seeds = f" ({len(cell)} seeds, ± {(cell['mse'] - mean['mse']).abs().max():.3f})"
+        cells.append(_pair(mean) + seeds)
+    whole = _pair(pd.concat(means, axis=1).mean(axis=1)) if len(means) == len(HORIZONS) else "-"
+    return f"| {name} | " + " | ".join([*cells, whole]) + " |"
+
+
+def _pair(mean: pd.Series) -> str:
+    def text(value: float) -> str:
+        return "-" if pd.isna(value) else f"{value:.3f}"
+
+    return f"{text(mean['mse'])} / {text(mean['mae'])}"
+
+
+def _draw(ours: pd.DataFrame, theirs: pd.DataFrame, path: str) -> None:
+    """Draw MSE over the horizon, a panel per data set."""
+    from matplotlib.figure import Figure
+
+    names = list(ours["data"].drop_duplicates())
+    figure = Figure(figsize=(3.2 * max(1, len(names)), 3.2), layout="constrained")
+    for number, data in enumerate(names):
+        axes = figure.add_subplot(1, len(names), number + 1)
+        for table, style in ((ours, "o-"), (theirs, "x--")):
+            for model, rows in table[table["data"] == data].groupby("model", sort=False):
+                if model != "seasonal_naive":
+                    mean = rows.groupby("horizon")["mse"].mean()
+                    axes.plot(
+                        [HORIZONS.index(horizon) for horizon in mean.index],
+                        mean,
+                        style,
+                        label=model,
+                        linewidth=1.2,
+                        markersize=4,
+                    )
+        axes.set_xticks(range(len(HORIZONS)), [str(horizon) for horizon in HORIZONS])
+        axes.set(title=data, xlabel="horizon", ylabel="MSE" if number == 0 else "")
+    if names:
+        figure.axes[0].legend(fontsize="x-small", frameon=False)
+    figure.savefig(path, dpi=DPI)
