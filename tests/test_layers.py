@@ -54,6 +54,7 @@ ORDER = [
     "data.covariates",
     "data.repair",
     "data.series",
+    "data.entry",
     "data.panel",
     "data.rows",
     "data.transformers",

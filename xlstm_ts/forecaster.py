@@ -11,6 +11,7 @@ from sktime.forecasting.base import BaseForecaster
 
 from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.data.covariates import CovariatePlan, check_x, plan_columns, with_categories
+from xlstm_ts.data.entry import check_container, check_coverage, check_horizon
 from xlstm_ts.data.panel import (
     Panel,
     check_same_times,
@@ -23,7 +24,7 @@ from xlstm_ts.data.panel import (
 )
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.series import check_columns, check_values
-from xlstm_ts.data.time_axis import TimeAxis, check_order
+from xlstm_ts.data.time_axis import MOST_STEPS, TimeAxis, check_order
 from xlstm_ts.data.time_features import choose_time_features
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, ParameterError
@@ -308,9 +309,18 @@ class XLSTMForecaster(BaseForecaster):
 
     # Fitting
 
+    def fit(self, y, X=None, fh=None):
+        """Fit to a series or a panel, as sktime's `fit`."""
+        check_container(y, "y", f"{type(self).__name__}.fit")
+        return super().fit(y, X=X, fh=fh)
+
     def _check_X_y(self, X=None, y=None, **kwargs):
         """Repair and check frames, in words of our own, before sktime's generic checks see them."""
         where = f"{type(self).__name__}.{'predict' if y is None else 'update' if self.is_fitted else 'fit'}"
+        for name, data in (("y", y), ("X", X)):
+            if data is not None:
+                check_container(data, name, where)
+                self._check_levels_of(data, name, where)
         if y is not None:
             y = self._prepared(y, where, check_values)
         if X is not None:
@@ -318,6 +328,28 @@ class XLSTMForecaster(BaseForecaster):
         if all(isinstance(data, pd.Series | pd.DataFrame) and not is_nested(data) for data in (y, X)):
             check_same_times(y, X, where)
         return super()._check_X_y(X=X, y=y, **kwargs)
+
+    def _check_levels_of(self, data, name: str, where: str) -> None:
+        """Raise unless a frame is a panel where the fitted one was, and a single series where that was."""
+        if self.is_fitted and isinstance(data, pd.Series | pd.DataFrame) and not is_nested(data):
+            many = isinstance(data.index, pd.MultiIndex)
+            if many != (self._panel.keys is not None):
+                kinds = ["a panel" if one else "a single series" for one in (many, not many)]
+                raise DataError(
+                    f"{where}: {name} is {kinds[0]}, but the forecaster was fitted on {kinds[1]}. Give the same index "
+                    "levels."
+                )
+
+    def _check_fh(self, fh, pred_int=False):
+        where = type(self).__name__
+        if fh is not None:
+            check_horizon(fh, where)
+        elif self.is_fitted and self._fh is None:
+            raise ParameterError(f"{where}: fh is missing. Say which steps, for instance predict(fh=[1, 2, 3]).")
+        try:
+            return super()._check_fh(fh, pred_int=pred_int)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{where}: fh={fh!r} is impossible: {error}") from error
 
     def _prepared(self, data, where: str, check):
         """Return a pandas object as asked for by `resample` and `on_gap`, checked; anything else as it is."""
@@ -550,7 +582,7 @@ class XLSTMForecaster(BaseForecaster):
         return self
 
     def _refuse_x(self, X, where: str) -> None:
-        if X is not None and not self._covariates.columns:
+        if X is not None and X.shape[1] and not self._covariates.columns:
             raise DataError(
                 f"{where}: X was given, but the forecaster was fitted without. Give X to fit too, or leave it out."
             )
@@ -564,6 +596,17 @@ class XLSTMForecaster(BaseForecaster):
     def _predict(self, fh, X):
         times, points, _ = self._forecast(fh, X, f"{type(self).__name__}.predict")
         return self._panel.frame(points, times, self._get_columns("predict"))
+
+    def predict_interval(self, fh=None, X=None, coverage=0.9):
+        """Forecast intervals that hold a share `coverage` of what comes, as sktime's `predict_interval`."""
+        check_coverage(coverage, f"{type(self).__name__}.predict_interval")
+        return super().predict_interval(fh=fh, X=X, coverage=coverage)
+
+    def predict_quantiles(self, fh=None, X=None, alpha=None):
+        """Forecast quantiles at the levels `alpha`, default 0.05 and 0.95, as sktime's `predict_quantiles`."""
+        if alpha is not None:
+            check_levels(alpha, f"{type(self).__name__}.predict_quantiles")
+        return super().predict_quantiles(fh=fh, X=X, alpha=alpha)
 
     def _predict_quantiles(self, fh, X, alpha):
         where = f"{type(self).__name__}.predict_quantiles"
@@ -737,8 +780,11 @@ class XLSTMForecaster(BaseForecaster):
         """Return times, points (n, C) and quantiles (n, C, Q) of each series at a horizon, in the sample too."""
         self._refuse_x(X, where)
         panel, predictor = self._panel, self._predictor()
-        steps = [_steps(fh, one.axis) for one in panel.series]
-        times = [one.axis.at(part) for one, part in zip(panel.series, steps, strict=True)]
+        try:
+            steps = [_steps(fh, one.axis) for one in panel.series]
+            times = [one.axis.at(part) for one, part in zip(panel.series, steps, strict=True)]
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         most = np.array([max(0, int(part.max())) for part in steps])
         windows, starts = self._windows(panel, self._scaler, X, most, predictor.blocks(int(most.max())), where)
         sizes = np.array([len(part) for part in steps])
@@ -813,6 +859,11 @@ def _steps(fh, axis: TimeAxis) -> np.ndarray:
     values = fh.to_pandas()
     if fh.is_relative:
         if pd.api.types.is_integer_dtype(values):
+            if values.max() > MOST_STEPS:
+                raise DataError(
+                    f"the forecasting horizon asks for {values.max()} steps ahead; at most {MOST_STEPS} are served. "
+                    "Resample the series to a longer step."
+                )
             return values.to_numpy(dtype=np.int64)
         values = pd.Index([axis.index[-1] + step for step in values])  # time spans
     if isinstance(axis.index, pd.PeriodIndex) and isinstance(values, pd.DatetimeIndex):

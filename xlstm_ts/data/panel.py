@@ -167,6 +167,11 @@ def take_apart(frame: pd.DataFrame, where: str) -> list[tuple[Hashable, pd.DataF
     """Return the series of a frame, each with its key and with time alone as its index."""
     if not isinstance(frame.index, pd.MultiIndex):
         return [(0, frame)]
+    if frame.index.nlevels == 1:
+        raise DataError(
+            f"{where}: the frame has an index of one level that is a MultiIndex. Make it plain, with "
+            "y.index = y.index.get_level_values(0)."
+        )
     if len(frame) == 0:
         raise DataError(f"{where}: the panel is empty. Give at least one series.")
     above = list(range(frame.index.nlevels - 1))
@@ -320,5 +325,6 @@ def _name(key: Hashable) -> str:
 
 def _on_clock(index: pd.Index) -> np.ndarray:
     if isinstance(index, pd.DatetimeIndex):
-        return index.as_unit("ns").asi8
+        # Not always nanoseconds: counted in these, the calendar ends in 1677 and in 2262.
+        return index.as_unit("ns" if index.unit == "ns" else "us").asi8
     return index.asi8 if isinstance(index, pd.PeriodIndex) else index.to_numpy()

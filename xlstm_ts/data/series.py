@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xlstm_ts.data.covariates import Column, check_static, to_matrix
+from xlstm_ts.data.covariates import MOST_COLUMNS, Column, check_static, to_matrix
 from xlstm_ts.data.time_axis import TimeAxis, check_order, make_axis
 from xlstm_ts.errors import DataError, DataTypeError
 
@@ -101,16 +101,18 @@ def make_series(
     if axis is None:
         check_order(y.index, where_in)
         axis = make_axis(y.index, calendar=calendar, where=where_in)
-    few = y.columns[(y.notna().sum() < MIN_OBSERVED).to_numpy()]
-    if len(few):
+    values = to_array(y)
+    seen = (~np.isnan(values)).sum(axis=0)
+    if (seen < MIN_OBSERVED).any():
+        few = int(np.argmax(seen < MIN_OBSERVED))
         raise DataError(
-            f"{where}: observed values in series {name or repr(few[0])}: {int(y[few[0]].notna().sum())}; at least "
+            f"{where}: observed values in series {name or repr(y.columns[few])}: {seen[few]}; at least "
             f"{MIN_OBSERVED} are needed to learn one step. Give a longer series, or drop this one."
         )
     x = covariate_rows(X, y.index, plan, where_in)
     check_static(x, plan, name or "the series", where)
     fill_static(x, plan)
-    return SeriesArray(to_array(y), axis, y.columns, x)
+    return SeriesArray(values, axis, y.columns, x)
 
 
 def covariate_rows(X: pd.DataFrame | None, times: pd.Index, plan: Sequence[Column], where: str) -> np.ndarray:
@@ -147,15 +149,20 @@ def check_values(y: pd.DataFrame, where: str) -> None:
     """Raise unless every column is real, numeric and nowhere infinite (NaN is fine: it means missing)."""
     if len(y) == 0 or y.shape[1] == 0:
         raise DataError(f"{where}: the series is empty ({len(y)} rows, {y.shape[1]} columns). Give at least 2 rows.")
+    if y.shape[1] > MOST_COLUMNS:
+        raise DataError(
+            f"{where}: y has {y.shape[1]} columns; at most {MOST_COLUMNS} are forecast together. Choose among them, or "
+            "give many series as a panel: one column, with their names as a level of the index."
+        )
+    if y.columns.nlevels > 1:
+        raise DataError(
+            f"{where}: y has column names of {y.columns.nlevels} levels. Join them first, for instance "
+            'y.columns = ["_".join(map(str, name)) for name in y.columns].'
+        )
     if y.columns.has_duplicates:
         raise DataError(f"{where}: the column {y.columns[y.columns.duplicated()][0]!r} stands twice. Rename one.")
     for column, dtype in y.dtypes.items():
-        numeric = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
-        if not numeric or pd.api.types.is_complex_dtype(dtype):
-            raise DataTypeError(
-                f"{where}: series {column!r} is of type {dtype}; expected real numbers. Forecasters do not support "
-                "text, dates or categorical features in y: convert the column with pd.to_numeric, or drop it."
-            )
+        check_dtype(dtype, f"series {column!r}", where)
     values = to_array(y)
     if np.isinf(values).any():
         row, column = (int(k[0]) for k in np.nonzero(np.isinf(values)))
@@ -163,6 +170,24 @@ def check_values(y: pd.DataFrame, where: str) -> None:
             f"{where}: series {y.columns[column]!r} is infinite at {y.index[row]}. Replace it, for instance by NaN, "
             "which means missing."
         )
+
+
+def check_dtype(dtype, name: str, where: str) -> None:
+    """Raise unless a dtype is one of real numbers; the message says how to come by these."""
+    if pd.api.types.is_numeric_dtype(dtype) and dtype.kind in "iuf":
+        return
+    if dtype.kind in "Mm" or isinstance(dtype, pd.PeriodDtype):
+        how = "take its .dt.total_seconds()" if dtype.kind == "m" else 'put times in the index, y.set_index("...")'
+    elif dtype.kind == "c":
+        how = "take its .real part or its magnitude"
+    elif dtype.kind == "b" or isinstance(dtype, pd.CategoricalDtype):
+        how = "convert it with .astype(float)"
+    else:
+        how = "convert it with pd.to_numeric"
+    raise DataTypeError(
+        f"{where}: {name} is of type {dtype}; expected real numbers. Forecasters do not support text, dates or "
+        f"categorical features in y: {how}, or drop it."
+    )
 
 
 def to_array(y: pd.DataFrame) -> np.ndarray:

@@ -5,6 +5,7 @@ between them and so without a freq). A step is counted from the last observed ti
 0 the cutoff itself, negative numbers lie in the sample.
 """
 
+import datetime
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ import pandas as pd
 
 from xlstm_ts.data.calendar import LONGEST_HOLE, as_calendar, looks_like_sessions
 from xlstm_ts.errors import DataError
+
+MOST_STEPS = 1_000_000
+"""Steps ahead that are served at most; beyond them lies a slip, not a forecast."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class TimeAxis:
         known, count = self.index, 0
         while len(times) and times.max() > known[-1]:
             count = max(64, 2 * count)
+            if count > 2 * MOST_STEPS:
+                raise DataError(
+                    f"the forecasting horizon asks for {times.max()}, more than {MOST_STEPS} steps ahead. Resample the "
+                    "series to a longer step."
+                )
             known = self.index.append(self.future(count))
         positions = known.get_indexer(times)
         if (positions < 0).any():
@@ -155,14 +164,10 @@ def make_axis(index: pd.Index, *, calendar: Any | None, where: str) -> TimeAxis:
         return TimeAxis(index, index.freq)
     if isinstance(index, pd.DatetimeIndex):
         return _datetime_axis(index, where)
-    if is_whole(index):
-        steps = np.diff(index.to_numpy())
-        step = int(steps.min()) if len(steps) else 1
-        _check_holes(index, steps, step, where)
-        return TimeAxis(index, step)
-    raise DataError(
-        f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers."
-    )
+    steps = np.diff(index.to_numpy())  # `check_order` has refused whatever else is not whole
+    step = int(steps.min()) if len(steps) else 1
+    _check_holes(index, steps, step, where)
+    return TimeAxis(index, step)
 
 
 def is_whole(index: pd.Index) -> bool:
@@ -171,7 +176,8 @@ def is_whole(index: pd.Index) -> bool:
 
 
 def check_order(index: pd.Index, where: str) -> None:
-    """Raise unless times are present, sorted and unique."""
+    """Raise unless times are of a kind that has a next one, present, sorted and unique."""
+    _check_has_next(index, where)
     if index.hasnans:
         raise DataError(f"{where}: row {int(np.argmax(index.isna()))} has no time (NaT). Drop such rows.")
     if not index.is_unique:
@@ -183,6 +189,19 @@ def check_order(index: pd.Index, where: str) -> None:
         values = pd.Series(index)
         bad = values[values < values.cummax()].iloc[0]
         raise DataError(f"{where}: the time {bad} comes after a later one. Sort the series with y.sort_index().")
+
+
+def _check_has_next(index: pd.Index, where: str) -> None:
+    """Raise unless an index holds times, periods or whole numbers."""
+    if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or is_whole(index):
+        return
+    how = ""
+    if isinstance(index[0], pd.Timestamp | datetime.date | str) and not isinstance(index, pd.CategoricalIndex):
+        zones = {getattr(time, "tzinfo", None) for time in index}
+        how = f" Convert it with pd.to_datetime(y.index{', utc=True' if len(zones) > 1 else ''}) if it holds dates."
+    raise DataError(
+        f"{where}: an index of {index.dtype} has no next time. Use a DatetimeIndex, a PeriodIndex, or integers.{how}"
+    )
 
 
 def _datetime_axis(index: pd.DatetimeIndex, where: str) -> TimeAxis:
