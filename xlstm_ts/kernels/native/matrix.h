@@ -71,26 +71,26 @@ INLINE integer NAME(packed)(integer row, integer column, integer rows, integer c
     return start * rows + row * wide + (column - start);
 }
 
-/* Copies rows of `width` numbers, filling up to `padded` with zeros where the target has the room. */
-INLINE void NAME(copy)(integer rows, integer width, const REAL *from, integer from_row, REAL *to, integer to_row) {
+/* Copies rows of `width` numbers. */
+static __attribute__((noinline)) void NAME(copy)(integer rows, integer width, const REAL *from, integer from_row, REAL *to, integer to_row) {
     for (integer r = 0; r < rows; r++) memcpy(to + r * to_row, from + r * from_row, width * sizeof(REAL));
 }
 
-INLINE void NAME(prefetch)(integer rows, integer width, const REAL *from, integer row) {
+static __attribute__((noinline)) void NAME(prefetch)(integer rows, integer width, const REAL *from, integer row) {
     /* Into the second level: the rows often lie whole pages apart, and would evict each other from the first. */
     for (integer r = 0; r < rows; r++)
         for (integer k = 0; k < width; k += 64 / sizeof(REAL)) __builtin_prefetch(from + r * row + k, 0, 2);
 }
 
 /* to[c, r] = from[r, c]. */
-INLINE TARGET void NAME(transpose)(integer rows, integer columns, const REAL *restrict from, integer from_row,
+static TARGET __attribute__((noinline)) void NAME(transpose)(integer rows, integer columns, const REAL *restrict from, integer from_row,
                                    REAL *restrict to, integer to_row) {
     for (integer c = 0; c < columns; c++)
         for (integer r = 0; r < rows; r++) to[c * to_row + r] = from[r * from_row + c];
 }
 
 /* sum over j < count of a[j] * b[j]; `count` is a multiple of LANES. */
-INLINE TARGET REAL NAME(dot)(integer count, const REAL *a, const REAL *b) {
+static TARGET __attribute__((noinline)) REAL NAME(dot)(integer count, const REAL *a, const REAL *b) {
     VEC sum = {0};
     for (integer j = 0; j < count; j += LANES) sum += *(const VEC *)(a + j) * *(const VEC *)(b + j);
     REAL total = 0;
@@ -99,6 +99,6 @@ INLINE TARGET REAL NAME(dot)(integer count, const REAL *a, const REAL *b) {
 }
 
 /* y += scale * x; `count` is a multiple of LANES. */
-INLINE TARGET void NAME(add)(integer count, REAL scale, const REAL *x, REAL *y) {
+static TARGET __attribute__((noinline)) void NAME(add)(integer count, REAL scale, const REAL *x, REAL *y) {
     for (integer j = 0; j < count; j += LANES) *(VEC *)(y + j) += scale * *(const VEC *)(x + j);
 }

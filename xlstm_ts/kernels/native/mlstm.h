@@ -84,20 +84,67 @@ static TARGET void NAME(chunk_gates)(const struct mlstm *s, struct NAME(chunk) *
     }
 }
 
-/* Copies the rows of a chunk into whole vectors. */
-INLINE void NAME(gather)(integer length, integer width, const REAL *from, integer step, REAL *to, integer row) {
-    for (integer t = 0; t < length; t++) memcpy(to + t * row, from + t * step, width * sizeof(REAL));
-}
-
-INLINE void NAME(scatter)(integer length, integer width, const REAL *from, integer row, REAL *to, integer step) {
-    for (integer t = 0; t < length; t++) memcpy(to + t * step, from + t * row, width * sizeof(REAL));
-}
-
 /* Inside a chunk all products run over blocks of rows, up to the diagonal. */
 enum { NAME(DIAGONAL) = 16 };
 
+/* A single step of which nothing is kept: each number of the memory is read once, changed, written and used. */
+static TARGET int NAME(mlstm_step)(const void *call, integer item) {
+    const struct mlstm *s = call;
+    const integer batch = item / s->heads, head = item % s->heads;
+    const integer width = s->width, value_width = s->value_width;
+    const REAL *q = (const REAL *)s->q + batch * s->q_strides[0] + head * s->q_strides[2];
+    const REAL *k = (const REAL *)s->k + batch * s->k_strides[0] + head * s->k_strides[2];
+    const REAL *v = (const REAL *)s->v + batch * s->v_strides[0] + head * s->v_strides[2];
+    const REAL i = ((const REAL *)s->i)[batch * s->i_strides[0] + head * s->i_strides[2]];
+    const REAL f = ((const REAL *)s->f)[batch * s->f_strides[0] + head * s->f_strides[2]];
+    const REAL *c0 = (const REAL *)s->c0 + item * width * value_width, *n0 = (const REAL *)s->n0 + item * width;
+    REAL *c = (REAL *)s->c + item * width * value_width, *n = (REAL *)s->n + item * width;
+    REAL *h = (REAL *)s->h + item * value_width;
+
+    double log_f = f;
+    if (!s->exp_forget)
+        log_f = (f > 0 ? 0.0 : f) - (double)MATH(log1p_unit)(MATH(exp_negative)(-MATH(abs)(f)));
+    const double from = s->m0[item], b = (double)i - log_f, m = b > from ? b : from;
+    const REAL carry = MATH(exp_negative)((REAL)(from - m)), write = MATH(exp_negative)((REAL)(b - m));
+    const REAL factor = write * (REAL)(1 / sqrt((double)width));
+    REAL read = 0;
+    for (integer j = 0; j < width; j++) {
+        n[j] = carry * n0[j] + factor * k[j];
+        read += n[j] * q[j];
+    }
+    REAL size = MATH(abs)(read), floor = MATH(exp_any)(-(log_f + m));
+    floor = floor < MATH(tiny) ? MATH(tiny) : floor;
+    const REAL inverse = 1 / (size > floor ? size : size <= floor ? floor : size);
+    integer first = 0;
+    for (; first + 2 * LANES <= value_width; first += 2 * LANES) {
+        const VEC v0 = *(const VEC *)(v + first), v1 = *(const VEC *)(v + first + LANES);
+        VEC y0 = {0}, y1 = {0};
+        for (integer j = 0; j < width; j++) {
+            const integer at = j * value_width + first;
+            const REAL key = factor * k[j];
+            VEC row0 = carry * *(const VEC *)(c0 + at) + key * v0;
+            VEC row1 = carry * *(const VEC *)(c0 + at + LANES) + key * v1;
+            *(VEC *)(c + at) = row0, *(VEC *)(c + at + LANES) = row1;
+            y0 += q[j] * row0, y1 += q[j] * row1;
+        }
+        *(VEC *)(h + first) = y0 * inverse, *(VEC *)(h + first + LANES) = y1 * inverse;
+    }
+    for (; first < value_width; first++) {
+        REAL y = 0;
+        for (integer j = 0; j < width; j++) {
+            const integer at = j * value_width + first;
+            c[at] = carry * c0[at] + factor * k[j] * v[first];
+            y += q[j] * c[at];
+        }
+        h[first] = y * inverse;
+    }
+    s->m[item] = log_f + m;
+    return 0;
+}
+
 static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
     const struct mlstm *s = call;
+    if (s->steps == 1 && !s->scales) return NAME(mlstm_step)(call, item);
     const integer batch = item / s->heads, head = item % s->heads;
     const integer width = s->width, value_width = s->value_width;
     const integer kp = round_up(width, LANES), vp = round_up(value_width, LANES), lp = round_up(s->chunk, LANES);
@@ -115,8 +162,8 @@ static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
     const integer out_step = s->heads * value_width;
     REAL *h = (REAL *)s->h + batch * s->steps * out_step + head * value_width;
     REAL *scales = s->scales ? (REAL *)s->scales + item * s->steps * 2 : 0;
-    NAME(gather)(width, value_width, (const REAL *)s->c0 + item * width * value_width, value_width, w.c, vp);
-    NAME(gather)(1, width, (const REAL *)s->n0 + item * width, width, w.n, kp);
+    NAME(copy)(width, value_width, (const REAL *)s->c0 + item * width * value_width, value_width, w.c, vp);
+    NAME(copy)(1, width, (const REAL *)s->n0 + item * width, width, w.n, kp);
     double m = s->m0[item];
 
     for (integer chunk = 0; chunk < chunks; chunk++) {
@@ -129,9 +176,9 @@ static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
             memcpy(memories + width * vp, w.n, kp * sizeof(REAL));
             s->starts[item * chunks + chunk] = m;
         }
-        NAME(gather)(length, width, q + start * s->q_strides[1], s->q_strides[1], w.q, kp);
-        NAME(gather)(length, width, k + start * s->k_strides[1], s->k_strides[1], w.k, kp);
-        NAME(gather)(length, value_width, v + start * s->v_strides[1], s->v_strides[1], w.v, vp);
+        NAME(copy)(length, width, q + start * s->q_strides[1], s->q_strides[1], w.q, kp);
+        NAME(copy)(length, width, k + start * s->k_strides[1], s->k_strides[1], w.k, kp);
+        NAME(copy)(length, value_width, v + start * s->v_strides[1], s->v_strides[1], w.v, vp);
         for (integer j = 0; j < length * kp; j++) w.k[j] *= scale;
         NAME(chunk_gates)(s, &w, i + start * s->i_strides[1], f + start * s->f_strides[1], m);
         NAME(transpose)(length, width, w.k, kp, w.kt, lp);
@@ -173,7 +220,7 @@ static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
                 scales[(start + t) * 2 + 1] = size > floor ? MATH(sign)(inverse, read) : (REAL)0;
             }
         }
-        NAME(scatter)(length, value_width, w.y, vp, h + start * out_step, out_step);
+        NAME(copy)(length, value_width, w.y, vp, h + start * out_step, out_step);
 
         for (integer t = 0; t < length; t++)
             for (integer j = 0; j < kp; j++) w.k[t * kp + j] *= w.write[t];
@@ -182,8 +229,8 @@ static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
         for (integer t = 0; t < length; t++) NAME(add)(kp, 1, w.k + t * kp, w.n);
         m = w.m[length - 1];
     }
-    NAME(scatter)(width, value_width, w.c, vp, (REAL *)s->c + item * width * value_width, value_width);
-    NAME(scatter)(1, width, w.n, kp, (REAL *)s->n + item * width, width);
+    NAME(copy)(width, value_width, w.c, vp, (REAL *)s->c + item * width * value_width, value_width);
+    NAME(copy)(1, width, w.n, kp, (REAL *)s->n + item * width, width);
     s->m[item] = m;
     free(memory);
     return 0;
@@ -215,17 +262,17 @@ static TARGET int NAME(mlstm_backward)(const void *call, integer item) {
     REAL *d_f = (REAL *)s->d_f + batch * s->steps * s->heads + head;
     const REAL *scales = (const REAL *)s->scales + item * s->steps * 2;
     if (s->d_c)
-        NAME(gather)(width, value_width, (const REAL *)s->d_c + item * width * value_width, value_width, w.d_c, vp);
-    if (s->d_n) NAME(gather)(1, width, (const REAL *)s->d_n + item * width, width, w.d_n, kp);
+        NAME(copy)(width, value_width, (const REAL *)s->d_c + item * width * value_width, value_width, w.d_c, vp);
+    if (s->d_n) NAME(copy)(1, width, (const REAL *)s->d_n + item * width, width, w.d_n, kp);
 
     for (integer chunk = chunks - 1; chunk >= 0; chunk--) {
         const integer start = chunk * s->chunk;
         const integer length = s->steps - start < s->chunk ? s->steps - start : s->chunk;
         const REAL *c = (const REAL *)s->memories + (item * chunks + chunk) * (width * vp + kp), *n = c + width * vp;
         w.length = length;
-        NAME(gather)(length, width, q + start * s->q_strides[1], s->q_strides[1], w.q, kp);
-        NAME(gather)(length, width, k + start * s->k_strides[1], s->k_strides[1], w.k, kp);
-        NAME(gather)(length, value_width, v + start * s->v_strides[1], s->v_strides[1], w.v, vp);
+        NAME(copy)(length, width, q + start * s->q_strides[1], s->q_strides[1], w.q, kp);
+        NAME(copy)(length, width, k + start * s->k_strides[1], s->k_strides[1], w.k, kp);
+        NAME(copy)(length, value_width, v + start * s->v_strides[1], s->v_strides[1], w.v, vp);
         for (integer j = 0; j < length * kp; j++) w.k[j] *= scale;
         NAME(chunk_gates)(s, &w, i + start * s->i_strides[1], f + start * s->f_strides[1], s->starts[item * chunks + chunk]);
         NAME(transpose)(length, width, w.k, kp, w.kt, lp);
@@ -322,12 +369,12 @@ static TARGET int NAME(mlstm_backward)(const void *call, integer item) {
             before += w.future[t];
         }
         for (integer j = 0; j < length * kp; j++) w.dk[j] *= scale;
-        NAME(scatter)(length, width, w.dq, kp, d_q + start * key_step, key_step);
-        NAME(scatter)(length, width, w.dk, kp, d_k + start * key_step, key_step);
-        NAME(scatter)(length, value_width, w.dv, vp, d_v + start * value_step, value_step);
+        NAME(copy)(length, width, w.dq, kp, d_q + start * key_step, key_step);
+        NAME(copy)(length, width, w.dk, kp, d_k + start * key_step, key_step);
+        NAME(copy)(length, value_width, w.dv, vp, d_v + start * value_step, value_step);
     }
-    NAME(scatter)(width, value_width, w.d_c, vp, (REAL *)s->d_c0 + item * width * value_width, value_width);
-    NAME(scatter)(1, width, w.d_n, kp, (REAL *)s->d_n0 + item * width, width);
+    NAME(copy)(width, value_width, w.d_c, vp, (REAL *)s->d_c0 + item * width * value_width, value_width);
+    NAME(copy)(1, width, w.d_n, kp, (REAL *)s->d_n0 + item * width, width);
     free(memory);
     return 0;
 }
