@@ -189,14 +189,27 @@ def test_usage_is_argparses(arguments, code, capsys):
     assert "xlstm-ts" in (printed.err if code else printed.out)
 
 
-def test_bench_kernels_prints_a_row_per_shape(monkeypatch, capsys):
+def test_bench_kernels_prints_every_table(monkeypatch, capsys):
     monkeypatch.setattr(kernels, "SHAPES", [(1, 2, 8), (2, 3, 8)])
+    monkeypatch.setattr(kernels, "LENGTHS", [5, 9])
+    monkeypatch.setattr(kernels, "SERIES", [1, 3])
+    monkeypatch.setattr(kernels, "STEPS", [(2, 6, 8)])
 
     assert cli.main(["bench", "kernels", "--repeats", "1"]) == 0
 
     printed = capsys.readouterr().out
-    assert re.search(r"^\| 1, 2, 8 \| [\d.]+ \| [\d.]+ \|", printed, flags=re.MULTILINE)
-    assert re.search(r"^\| 2, 3, 8 \|", printed, flags=re.MULTILINE)
+    firsts = re.findall(r"^\| ([\d, ]+) \| [\d.]+ \|", printed, flags=re.MULTILINE)
+    assert firsts == ["1, 2, 8", "2, 3, 8", "5", "9", "1", "3", "2, 6, 8"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--repeats", "0"], "repeats=0"), (["--tables", "layer"], "no table 'layer'; there are layers, length")],
+)
+def test_bench_kernels_refuses_what_it_cannot_measure(arguments, message, capsys):
+    assert cli.main(["bench", "kernels", *arguments]) == 2
+
+    assert message in capsys.readouterr().err
 
 
 def test_help_imports_none_of_the_heavy_packages():

@@ -18,6 +18,7 @@ ORDER = [
     "errors",
     "checks",
     "quantiles",
+    "memory",
     # tensors in, tensors out
     "kernels.states",
     "kernels.dispatch",  # names the backends as strings, imports none

@@ -10,6 +10,7 @@ from functools import partial
 
 from xlstm_ts import __version__
 from xlstm_ts.errors import XLSTMError
+from xlstm_ts.memory import keep_freed_memory
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C. Wrong usage and ``--help`` leave through argparse, with 2 and 0.
     """
     arguments = _parser().parse_args(argv)
+    keep_freed_memory()
     try:
         arguments.run(arguments)
     except (XLSTMError, OSError) as error:
@@ -73,12 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     benches = bench.add_subparsers(title="what to measure", metavar="WHAT", required=True)
     kernels = benches.add_parser(
         "kernels",
-        help="time the layers against torch.nn.LSTM",
-        description="Time the layers against torch.nn.LSTM: same shapes, same process, in turns, medians.",
+        help="time cells, layers and training steps against those of torch",
+        description="Time cells, layers and training steps against those of torch (and of the xlstm package, where it "
+        "is installed): same shapes, same process, in turns, medians.",
         allow_abbrev=False,
     )
     kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
     kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
+    kernels.add_argument(
+        "--tables", nargs="+", default=[], metavar="NAME", help="some of layers, length, stream, step (default: all)"
+    )
     kernels.set_defaults(run=_bench_kernels)
 
     tables = benches.add_parser(
@@ -144,7 +150,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _bench_kernels(arguments: argparse.Namespace) -> None:
     from xlstm_ts.bench.kernels import run_kernels
 
-    run_kernels(threads=arguments.threads, repeats=arguments.repeats, say=partial(print, flush=True))
+    say = partial(print, flush=True)
+    run_kernels(threads=arguments.threads, repeats=arguments.repeats, tables=arguments.tables, say=say)
 
 
 def _bench_long_horizon(arguments: argparse.Namespace) -> None:

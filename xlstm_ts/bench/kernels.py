@@ -1,22 +1,38 @@
-"""Speed of the layers against those of torch: same shapes, same process, in turns, medians.
+"""Speed of cells, layers and training steps against those of torch: same shapes, same process, in turns, medians.
 
 Ratios are what carries from one machine to another; a ratio below 1 is faster than `torch.nn.LSTM`.
+
+Dimensions: B batch, T steps, D width, H heads.
 """
 
+import ctypes
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from xlstm_ts.nn import MLSTM, SLSTM
+from xlstm_ts.errors import ParameterError
+from xlstm_ts.kernels import mlstm
+from xlstm_ts.kernels.parts import project
+from xlstm_ts.nn import MLSTM, SLSTM, BlockStack
 
-SHAPES = [(32, 12, 64), (32, 96, 64), (32, 96, 128), (32, 336, 128), (32, 512, 128)]
 HEADS = 4
+SHAPES = [(32, 96, 64), (32, 96, 128), (32, 512, 128), (32, 512, 256), (8, 2048, 128), (128, 336, 128)]
+LENGTHS = [512, 1024, 2048, 4096, 8192]
+SERIES = [1, 1000]
+STEPS = [(32, 96, 64), (32, 96, 128), (32, 336, 64), (32, 336, 128)]
+CHANNELS, HORIZON = 7, 96  # of the training step
+PATIENCE = 10.0  # seconds that one candidate may take before it is left out of further turns
+
+Say = Callable[[str], None]
 
 
-def run_kernels(*, threads: int = 1, repeats: int = 7, say: Callable[[str], None] = print) -> None:
+def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (), say: Say = print) -> None:
     """Measure, and tell the tables as Markdown.
 
     Parameters
@@ -25,48 +41,263 @@ def run_kernels(*, threads: int = 1, repeats: int = 7, say: Callable[[str], None
         Threads of torch while it runs.
     repeats : int
         Turns after the first, which warms up.
+    tables : iterable of str
+        Some of "layers", "length", "stream" and "step". Default: all.
     say : callable
         Gets one line of text at a time.
+
+    Raises
+    ------
+    ParameterError
+        A number is not positive, or a table is unknown.
     """
+    if threads < 1 or repeats < 1:
+        raise ParameterError(f"bench kernels: threads={threads} and repeats={repeats}; expected 1 or above.")
+    chosen = list(tables) or list(TABLES)
+    if unknown := [name for name in chosen if name not in TABLES]:
+        raise ParameterError(f"bench kernels: there is no table {unknown[0]!r}; there are {', '.join(TABLES)}.")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    torch.manual_seed(0)
     try:
-        say(f"torch {torch.__version__}, {threads} thread(s), float32, median of {repeats}\n")
-        _layers(repeats, say)
+        say(f"torch {torch.__version__}, {threads} thread(s), float32, medians of {repeats}")
+        for name in chosen:
+            say("")
+            TABLES[name](repeats, say)
     finally:
         torch.set_num_threads(before)
 
 
-def _layers(repeats: int, say: Callable[[str], None]) -> None:
-    names = list(_candidates(HEADS))
-    say(f"| B, T, D | {names[0]}, ms | " + " | ".join(names[1:]) + " |")
-    say("|---" * (len(names) + 1) + "|")
-    for batch, steps, width in SHAPES:
-        candidates = _candidates(width)
-        x = torch.randn(batch, steps, width, requires_grad=True)
-        times: dict[str, list[float]] = {name: [] for name in candidates}
-        for turn in range(repeats + 1):
-            for name, layer in candidates.items():
-                taken = _seconds(layer, x)
-                if turn:
-                    times[name].append(taken)
-        base = statistics.median(times[names[0]])
-        ratios = [f"{statistics.median(times[name]) / base:.2f}" for name in names[1:]]
-        say(f"| {batch}, {steps}, {width} | {base * 1e3:.1f} | " + " | ".join(ratios) + " |")
+def _layers(repeats: int, say: Say) -> None:
+    peak = _peak()
+    say(
+        f"Forward and backward of one layer, {HEADS} heads. Products of matrices reach {peak / 1e9:.0f} GFLOP/s here.\n"
+    )
+    names = list(_layer_candidates(4, HEADS, 2 * HEADS))
+    counted = ("nn.LSTM", "sLSTM dense", "mLSTM dense")
+    _header(say, ["B, T, D", "nn.LSTM, ms", *names[1:], "share of the peak: " + ", ".join(counted)])
+    for shape in SHAPES:
+        times = _medians(_layer_candidates(*shape), repeats)
+        base = times["nn.LSTM"]
+        work = _flops(shape[2])
+        shares = [f"{shape[0] * shape[1] * work[name] / times[name] / peak:.0%}" for name in counted]
+        ratios = [f"{times[name] / base:.2f}" for name in names[1:]]
+        _row(say, [_text(shape), f"{base * 1e3:.1f}", *ratios, ", ".join(shares)])
 
 
-def _candidates(width: int) -> dict[str, nn.Module]:
-    return {
+def _length(repeats: int, say: Say) -> None:
+    batch, width = 8, 128
+    say(f"The mLSTM cell by the length of the sequence, B = {batch}, D = {width}: forward and backward.\n")
+    _header(say, ["T", "us per step", "nn.LSTM, us per step", "ratio", "peak memory, MB", "nn.LSTM, MB"])
+    for steps in LENGTHS:
+        candidates = _layer_candidates(batch, steps, width)
+        candidates = {name: candidates[name] for name in ("mLSTM cell", "nn.LSTM")}
+        times = _medians(candidates, repeats)
+        cell, base = (times[name] / steps * 1e6 for name in candidates)
+        memory = [_peak_memory(candidate) for candidate in candidates.values()]
+        _row(say, [str(steps), f"{cell:.2f}", f"{base:.2f}", f"{cell / base:.2f}", *memory])
+
+
+def _stream(repeats: int, say: Say) -> None:
+    width = 128
+    say(f"One step with a carried state, no gradient, D = {width}, {HEADS} heads: us per series.\n")
+    layers = {
         "nn.LSTM": nn.LSTM(width, width, batch_first=True),
         "sLSTM dense": SLSTM(width, width, HEADS),
         "sLSTM head-wise": SLSTM(width, width, HEADS, projection="headwise"),
         "mLSTM dense": MLSTM(width, width, HEADS),
+        "mLSTM head-wise": MLSTM(width, width, HEADS, projection="headwise"),
     }
+    _header(say, ["series", *layers])
+    with torch.inference_mode():
+        for batch in SERIES:
+            x = torch.randn(batch, 1, width)
+            candidates = {name: _stepping(layer, x) for name, layer in layers.items()}
+            times = _medians(candidates, 10 * repeats)
+            _row(say, [str(batch), *(f"{times[name] / batch * 1e6:.2f}" for name in layers)])
 
 
-def _seconds(layer: nn.Module, x: torch.Tensor) -> float:
-    start = time.perf_counter()
-    layer.zero_grad(set_to_none=True)
-    y, _ = layer(x)
-    y.sum().backward()
-    return time.perf_counter() - start
+def _step(repeats: int, say: Say) -> None:
+    say(f"A training step: two blocks, {CHANNELS} channels, {HORIZON} steps ahead, AdamW.\n")
+    names = list(_bodies(HEADS, 2 * HEADS))
+    _header(say, ["B, T, D", "nn.LSTM x 2, ms", *names[1:]])
+    for batch, steps, width in STEPS:
+        x, target = torch.randn(batch, steps, CHANNELS), torch.randn(batch, CHANNELS * HORIZON)
+        candidates = {name: _training(body, width, x, target) for name, body in _bodies(steps, width).items()}
+        times = _medians(candidates, repeats)
+        base = times[names[0]]
+        ratios = [f"{times[name] / base:.2f}" for name in names[1:]]
+        _row(say, [_text((batch, steps, width)), f"{base * 1e3:.1f}", *ratios])
+
+
+TABLES: dict[str, Callable[[int, Say], None]] = {"layers": _layers, "length": _length, "stream": _stream, "step": _step}
+
+
+def _layer_candidates(batch: int, steps: int, width: int) -> dict[str, Callable[[], object]]:
+    x = torch.randn(batch, steps, width, requires_grad=True)
+    layers = {
+        "nn.LSTM": nn.LSTM(width, width, batch_first=True),
+        "sLSTM dense": SLSTM(width, width, HEADS),
+        "sLSTM head-wise": SLSTM(width, width, HEADS, projection="headwise"),
+        "sLSTM dense, eager": SLSTM(width, width, HEADS, backend="eager"),
+        "mLSTM dense": MLSTM(width, width, HEADS),
+    }
+    candidates = {name: _both_ways(layer, x) for name, layer in layers.items()}
+    q, k, v = (torch.randn(batch, steps, HEADS, width // HEADS, requires_grad=True) for _ in range(3))
+    i, f = (torch.randn(batch, steps, HEADS, requires_grad=True) for _ in range(2))
+
+    def cell() -> None:
+        h, _ = mlstm(q, k, v, i, f)
+        torch.autograd.grad(h, (q, k, v, i, f), torch.ones_like(h))
+
+    candidates["mLSTM cell"] = cell
+    encoder = nn.TransformerEncoderLayer(width, HEADS, 2 * width, dropout=0.0, batch_first=True)
+    mask = nn.Transformer.generate_square_subsequent_mask(steps)
+    candidates["TransformerEncoderLayer"] = _both_ways(lambda x: encoder(x, src_mask=mask, is_causal=True), x)
+    return candidates
+
+
+def _both_ways(layer: Callable[[Tensor], Any], x: Tensor) -> Callable[[], object]:
+    parameters = list(layer.parameters()) if isinstance(layer, nn.Module) else []
+
+    def run() -> None:
+        y = layer(x)
+        y = y[0] if isinstance(y, tuple) else y
+        torch.autograd.grad(y, (x, *parameters), torch.ones_like(y))
+
+    return run
+
+
+def _stepping(layer: nn.Module, x: Tensor) -> Callable[[], object]:
+    state = layer(x)[1]
+
+    def run() -> None:
+        nonlocal state
+        _, state = layer(x, state)
+
+    return run
+
+
+def _bodies(steps: int, width: int) -> dict[str, nn.Module]:
+    """Two layers of each kind, (B, T, D) to (B, T, D)."""
+
+    def stack(layout: str) -> nn.Module:
+        return BlockStack(layout, None, width=width, num_heads=HEADS, conv_width=4, dropout=0.0)
+
+    encoder = nn.TransformerEncoderLayer(width, HEADS, 2 * width, dropout=0.0, batch_first=True)
+    bodies = {
+        "nn.LSTM x 2": nn.LSTM(width, width, num_layers=2, batch_first=True),
+        "sLSTM x 2": stack("ss"),
+        "mLSTM x 2": stack("mm"),
+        "TransformerEncoder x 2": nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False),
+    }
+    return bodies | _official(steps, width)
+
+
+def _official(steps: int, width: int) -> dict[str, nn.Module]:
+    """Return the same stacks from the `xlstm` package; nothing where it is not installed."""
+    try:
+        import xlstm
+    except ImportError:
+        return {}
+    bodies = {}
+    for name, at in {"xlstm: sLSTM x 2": [0, 1], "xlstm: mLSTM x 2": []}.items():
+        recurrent = xlstm.sLSTMLayerConfig(backend="vanilla", num_heads=HEADS, conv1d_kernel_size=4)
+        forward = xlstm.FeedForwardConfig(proj_factor=4 / 3, act_fn="gelu")
+        matrix = xlstm.mLSTMLayerConfig(conv1d_kernel_size=4, qkv_proj_blocksize=4, num_heads=HEADS)
+        config = xlstm.xLSTMBlockStackConfig(
+            mlstm_block=xlstm.mLSTMBlockConfig(mlstm=matrix),
+            slstm_block=xlstm.sLSTMBlockConfig(slstm=recurrent, feedforward=forward),
+            context_length=steps,
+            num_blocks=2,
+            embedding_dim=width,
+            slstm_at=at,
+        )
+        bodies[name] = xlstm.xLSTMBlockStack(config)
+    return bodies
+
+
+def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Callable[[], object]:
+    embed, head = nn.Linear(CHANNELS, width), nn.Linear(width, target.shape[1])
+    parameters = [*embed.parameters(), *body.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+
+    def run() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        y = body(embed(x))
+        y = y[0] if isinstance(y, tuple) else y
+        (head(y[:, -1]) - target).abs().mean().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+
+    return run
+
+
+def _medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Run candidates in turns; return seconds by name. Slow ones leave once they have had two turns."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeats + 1):
+        for name, run in candidates.items():
+            if len(times[name]) > 1 and sum(times[name]) > PATIENCE:
+                continue
+            start = time.perf_counter()
+            run()
+            taken = time.perf_counter() - start
+            if turn:  # the first warms up
+                times[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _peak() -> float:
+    """Return the best FLOP per second of products of matrices, torch's or ours."""
+    n = 1024
+    x, y = torch.randn(n, n), torch.randn(n, n)
+    with torch.no_grad():
+        candidates: dict[str, Callable[[], object]] = {
+            "torch": lambda: torch.mm(x, y),
+            "ours": lambda: project((x, y, None)),
+        }
+        return 2 * n**3 / min(_medians(candidates, 9).values())
+
+
+def _flops(width: int) -> dict[str, float]:
+    """Return floating-point operations per step and row of a layer, forward and backward."""
+    head, chunk = width / HEADS, 32 if width < 192 else 64
+    cell = 2 * width * chunk + 4 * width * head  # two products inside a chunk, half of them empty, two with the memory
+    forward = {
+        "nn.LSTM": 16 * width**2,
+        "sLSTM dense": 8 * width**2 + 8 * width * head,
+        "mLSTM dense": 8 * width**2 + 4 * width * HEADS + cell,
+    }
+    return {name: 3 * work for name, work in forward.items()}
+
+
+def _peak_memory(run: Callable[[], object]) -> str:
+    """Return the megabytes that a run adds to the process at most; a dash where the system does not tell."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def kilobytes(field: str) -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+
+    try:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        reset.write_text("5")
+        before = kilobytes("VmRSS")
+        run()
+        return f"{(kilobytes('VmHWM') - before) / 1024:.0f}"
+    except (OSError, AttributeError, StopIteration):
+        return "-"
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _header(say: Say, names: list[str]) -> None:
+    _row(say, names)
+    say("|---" * len(names) + "|")
+
+
+def _row(say: Say, cells: list[str]) -> None:
+    say("| " + " | ".join(cells) + " |")
