@@ -250,3 +250,20 @@ def test_a_query_of_zero_reads_zero_under_any_input_gate():
     h, _ = run_mlstm(inputs, state.m, "triton", "sigmoid")
 
     assert torch.equal(h, torch.zeros_like(h))
+
+
+def test_what_a_nearly_open_gate_forgets_is_right_to_many_digits():
+    # log sigmoid(18) is -1.5e-8: in float32, 1 + exp(-18) would be 1, and nothing would ever be forgotten.
+    steps, once = 20, -torch.log1p(torch.exp(torch.tensor(-18.0, dtype=torch.float64)))
+    case, state = slstm_case(1, steps, 1, 3, "normal", False)
+    case["gates"][:, :, 0], case["gates"][:, :, 1] = -100.0, 18.0
+    case["weights"].zero_()
+    m = torch.zeros_like(state.m)
+    _, last = run_slstm(rounded(case, state, torch.float32)[0], m, "triton", "sigmoid")
+    torch.testing.assert_close(last.m.cpu(), (steps * once).expand_as(m), rtol=1e-6, atol=0.0)
+
+    case, state = mlstm_case(1, steps, 1, 3, 3, "normal", False)
+    case["i"], case["f"] = torch.full_like(case["i"], -100.0), torch.full_like(case["f"], 18.0)
+    m = torch.zeros_like(state.m)
+    _, last = run_mlstm(rounded(case, state, torch.float32)[0], m, "triton", "sigmoid")
+    torch.testing.assert_close(last.m.cpu(), (steps * once).expand_as(m), rtol=1e-6, atol=0.0)

@@ -106,5 +106,5 @@ def _options(gates: Tensor, contraction: int) -> dict[str, Any]:
         "ROWS": ROWS,
         "TILE": contraction * (padded if fits else 8 if double else 16),
         "ALIGNED": width % 16 == 0 and all(stride % 16 == 0 for stride in gates.stride()[:4]),
-        **device.launch_options(gates, warps=min(16, padded // 8), streams=not fits),
+        **device.launch_options(gates, warps=min(8, padded // 4) if fits else 16, streams=not fits),
     }

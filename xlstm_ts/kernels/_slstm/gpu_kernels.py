@@ -133,10 +133,13 @@ def backward(
     d_hidden += last * one_step
     c = tl.load(saved + 2 * one_step + keep, mask=live, other=0.0)
     n = tl.load(saved + 3 * one_step + keep, mask=live, other=1.0)
-    z, o, slope, i, f, c_before, n_before, d_out = _read(
+    z, o, slope, weight, c_before, n_before, d_out = _read(
         saved, d_hidden, c0, n0, keep, out, state, one_step, live, last
     )
     for back in range(steps):
+        negative = weight.to(tl.int64 if DTYPE.primitive_bitwidth == 64 else tl.int32, bitcast=True) < 0
+        i = tl.where(negative, tl.abs(weight), 1.0)
+        f = tl.where(negative, 1.0, weight)
         ratio = c / n
         d_h += d_out.to(DTYPE)
         through = d_h * (o / n)
@@ -153,16 +156,16 @@ def backward(
         tl.store(gates_here + 2 * by_gate + x, d_z, mask=live)
         tl.store(gates_here + 3 * by_gate + x, d_o, mask=live)
 
-        # The step before is fetched while the product is computed.
         c, n = c_before, n_before
         saved -= 6 * one_step
         d_hidden -= one_step
         gates_here -= by_step
-        z, o, slope, i, f, c_before, n_before, d_out = _read(
-            saved, d_hidden, c0, n0, keep, out, state, one_step, live, last - back - 1
-        )
         d_raw = tl.reshape(tl.join(tl.join(d_i, d_z), tl.join(d_f, d_o)), (ROWS, 4 * WIDTH))
         if TILE == 4 * WIDTH:
+            # The step before is fetched while the product is computed.
+            z, o, slope, weight, c_before, n_before, d_out = _read(
+                saved, d_hidden, c0, n0, keep, out, state, one_step, live, last - back - 1
+            )
             d_h = tl.dot(d_raw, whole, input_precision=PRECISION, out_dtype=DTYPE)
         else:
             d_h = tl.zeros((ROWS, WIDTH), DTYPE)
@@ -170,6 +173,10 @@ def backward(
                 tile = _tile(weights, j * TILE, unit, 4 * K, K, TILE, DTYPE)
                 part = _part(d_raw, j, 4 * WIDTH // TILE, TILE)
                 d_h = tl.dot(part, tile, d_h, input_precision=PRECISION, out_dtype=DTYPE)
+            # Not earlier: so long a product hides nothing by comparison, and needs the registers.
+            z, o, slope, weight, c_before, n_before, d_out = _read(
+                saved, d_hidden, c0, n0, keep, out, state, one_step, live, last - back - 1
+            )
     tl.store(d_h0 + state, d_h, mask=live)
     tl.store(d_c0 + state, d_c, mask=live)
     tl.store(d_n0 + state, d_n, mask=live)
@@ -184,16 +191,13 @@ def _read(saved, d_hidden, c0, n0, keep, out, state, one_step, live, t):
     o = tl.load(saved + one_step + keep, mask=there, other=0.0)
     slope = tl.load(saved + 4 * one_step + keep, mask=there, other=0.0)
     weight = tl.load(saved + 5 * one_step + keep, mask=there, other=0.0)
-    negative = weight.to(tl.int64 if weight.dtype == tl.float64 else tl.int32, bitcast=True) < 0
-    i = tl.where(negative, tl.abs(weight), 1.0)
-    f = tl.where(negative, 1.0, weight)
     # Of two loads one is masked out. A padded n is 1, since it is a divisor.
     inner, first = live & (t > 0), live & (t == 0)
     c = tl.load(saved - 4 * one_step + keep, mask=inner, other=0.0) + tl.load(c0 + state, mask=first, other=0.0)
     n = tl.load(saved - 3 * one_step + keep, mask=inner, other=0.0) + tl.load(n0 + state, mask=first, other=0.0)
     n = tl.where(live, n, 1.0)
     d_out = tl.load(d_hidden + out, mask=there, other=0.0)
-    return z, o, slope, i, f, c, n, d_out
+    return z, o, slope, weight, c, n, d_out
 
 
 @triton.jit
