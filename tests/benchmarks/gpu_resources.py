@@ -34,7 +34,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+ )?([A-Z0-9]+)[. ;]", re.MULTILINE)
 
 
-def launches(cell, width, dtype):
+def launches(cell, width, dtype, batch=2, steps=3, heads=2):
     """Return the kernels that a forward and a backward of a cell launch, with their arguments."""
     recorded = []
 
@@ -48,11 +48,11 @@ def launches(cell, width, dtype):
     launch, JITFunction.run = JITFunction.run, record
     try:
         if cell == "slstm":
-            arguments = empty(2, 3, 4, 2, width), empty(4, 2, width, width), SLSTMState.empty(2, 2, width, **state)
-            h, _ = slstm_gpu.run(*arguments, "sigmoid")
+            inputs = empty(batch, steps, 4, heads, width), empty(4, heads, width, width)
+            h, _ = slstm_gpu.run(*inputs, SLSTMState.empty(batch, heads, width, **state), "sigmoid")
         else:
-            inputs = [empty(2, 3, 2, width) for _ in "qkv"] + [empty(2, 3, 2) for _ in "if"]
-            h, _ = mlstm_gpu.run(*inputs, MLSTMState.empty(2, 2, width, width, **state), "sigmoid", None)
+            inputs = [empty(batch, steps, heads, width) for _ in "qkv"] + [empty(batch, steps, heads) for _ in "if"]
+            h, _ = mlstm_gpu.run(*inputs, MLSTMState.empty(batch, heads, width, width, **state), "sigmoid", None)
         h.sum().backward()
     finally:
         JITFunction.run = launch

@@ -74,6 +74,36 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there_and_fit_on_it(tmp_path)
         assert row["local"] <= LOCAL_MEMORY, row
 
 
+COMPILED_ONCE = """
+import torch
+from gpu_resources import launches
+for cell in ("slstm", "mlstm"):
+    for width in (5, 64):
+        keys = []
+        for sizes in ((1, 1, 1), (33, 100, 3), (16, 256, 16)):
+            recorded = launches(cell, width, torch.float32, *sizes)
+            for kernel, arguments in recorded:
+                for parameter in kernel.params:
+                    plain_number = isinstance(arguments[parameter.name], int) and not parameter.is_constexpr
+                    assert parameter.do_not_specialize or not plain_number, (kernel.fn.__name__, parameter.name)
+                    if plain_number:
+                        del arguments[parameter.name]
+            keys.append([
+                {name: x.dtype if isinstance(x, torch.Tensor) else x for name, x in arguments.items()}
+                for _, arguments in recorded
+            ])
+        assert keys[0] == keys[1] == keys[2], (cell, width)
+"""
+
+
+def test_kernels_are_compiled_once_for_all_lengths_batches_and_numbers_of_heads():
+    pytest.importorskip("triton")
+
+    done = python("-c", COMPILED_ONCE, interpret=False, PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'benchmarks'}")
+
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("cell", ["slstm", "mlstm"])
 def test_tensors_of_another_device_are_refused_by_name(cell, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
