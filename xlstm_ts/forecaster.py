@@ -622,7 +622,7 @@ class XLSTMForecaster(BaseForecaster):
 
     def _predict_proba(self, fh, X, marginal=True):
         try:
-            from skpro.distributions import QPD_Empirical
+            from skpro.distributions import Normal, QPD_Empirical
         except ImportError as error:
             raise ImportError(
                 f"{type(self).__name__}.predict_proba needs skpro, which the extra `proba` installs: "
@@ -630,10 +630,9 @@ class XLSTMForecaster(BaseForecaster):
             ) from error
         where = f"{type(self).__name__}.predict_proba"
         if self._panel.keys is not None:
-            raise DataError(
-                f"{where}: y is a panel, and skpro's distribution of quantiles holds a single series only. Take "
-                "predict_quantiles at as many levels as are needed, or ask for one series at a time."
-            )
+            # skpro's distribution of quantiles holds no panels; a normal does.
+            mean, spread = self._predict(fh, X), np.sqrt(self._predict_var(fh, X))
+            return Normal(mean.to_numpy(), spread.to_numpy(), index=mean.index, columns=mean.columns)
         (times,), _, (quantiles,) = self._forecast(fh, X, where)
         dense, columns = interpolate_levels(quantiles, self._levels, DENSE_LEVELS), self._get_columns("predict")
         rows = pd.MultiIndex.from_product([DENSE_LEVELS, times])
