@@ -115,6 +115,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     tables.set_defaults(run=_bench_long_horizon)
 
+    ablation = benches.add_parser(
+        "ablation",
+        help="change one thing at a time in a cell of the long-horizon tables",
+        description="Train the same network with one thing changed at a time, and add rows to a CSV file.",
+        allow_abbrev=False,
+    )
+    ablation.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    ablation.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
+    ablation.add_argument("--seeds", type=int, default=1, metavar="N", help="networks of each (default: %(default)s)")
+    ablation.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
+    ablation.add_argument(
+        "--output", default="docs/benchmarks/ablation.csv", metavar="FILE", help="default: %(default)s"
+    )
+    ablation.set_defaults(run=_bench_ablation)
+
     page = benches.add_parser(
         "tables",
         help="write the long-horizon tables from their CSV file",
@@ -165,6 +180,19 @@ def _bench_long_horizon(arguments: argparse.Namespace) -> None:
         models=arguments.models or MODELS,
         device=arguments.device,
         changes=read_changes(arguments.config),
+        output=arguments.output,
+        say=partial(print, flush=True),
+    )
+
+
+def _bench_ablation(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.bench.long_horizon import run_ablation
+
+    run_ablation(
+        arguments.data,
+        arguments.horizon,
+        seeds=arguments.seeds,
+        device=arguments.device,
         output=arguments.output,
         say=partial(print, flush=True),
     )

@@ -149,6 +149,22 @@ def test_a_cell_gets_a_row_per_model_and_seed_and_is_not_computed_again(tmp_path
     assert path.read_bytes() == before
 
 
+def test_an_ablation_has_a_row_per_variant_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    small = Setting(**SMALL)
+    monkeypatch.setattr(module, "Setting", lambda: small)
+    monkeypatch.setattr(module, "VARIANTS", {"base": {}, "LSTM": {"layout": "l"}})
+    arguments = ["bench", "ablation", "--data", "etth1", "--horizon", "6", "--output", str(tmp_path / "a.csv")]
+    main(arguments)
+    monkeypatch.setitem(module.VARIANTS, "loss", {"loss": "mse"})
+
+    assert main(arguments) == 0
+
+    rows = read(tmp_path / "a.csv")
+    assert [row["model"] for row in rows] == ["base", "LSTM", "loss"]
+    assert [json.loads(row["configuration"])["layout"] for row in rows] == ["s", "l", "s"]
+    assert all(float(row["mse"]) > 0 for row in rows)
+
+
 def test_protocol_96_keeps_its_lookback(tmp_path, monkeypatch):
     monkeypatch.setitem(module.ROWS, "etth1", (130, 30, 30))
     changes = {name: value for name, value in SMALL.items() if name != "context_length"}

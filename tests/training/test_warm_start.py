@@ -40,15 +40,17 @@ def random_walk(rows, seed=0, channels=1):
     return np.random.default_rng(seed).normal(size=(rows, channels)).cumsum(0)
 
 
-def regression_rows(windows, origins, stop):
-    """What the regression sees, computed the slow way: windows seen from their last value, in their own units."""
+def regression_rows(windows, origins, stop, power=0.5):
+    """What the regression sees, computed the slow way: windows seen from their last value, divided by a power
+    of their scale.
+    """
     inputs, targets = [], []
     for origin in origins:
         batch = windows.batch(np.array([origin]), stop)
         context, target = batch.context[0, :, 0].double().numpy(), batch.target[0, :, 0].double().numpy()
         scale = instance_scale(batch.context, batch.context_observed).scale.item()
-        inputs.append(np.where(batch.context_observed[0, :, 0], (context - context[-1]) / scale, 0))
-        targets.append((target - context[-1]) / scale)
+        inputs.append(np.where(batch.context_observed[0, :, 0], (context - context[-1]) / scale**power, 0))
+        targets.append((target - context[-1]) / scale**power)
     return np.array(inputs), np.array(targets)
 
 
@@ -167,7 +169,7 @@ def test_the_head_starts_at_the_empirical_quantiles_of_the_residuals(backbone, p
 
     warm_start(network, windows, origins, stop=160, valid_origins=NONE, penalty=penalty)
 
-    inputs, targets = regression_rows(windows, origins, 160)
+    inputs, targets = regression_rows(windows, origins, 160, power=1)
     residuals = targets - inputs @ network.skip_weight.detach().double().numpy().T
     moving = instance_scale(*windows.contexts(origins)).scale.flatten() > 1.5 * SCALE_FLOOR  # flat windows do not count
     residuals = residuals[moving.numpy()] if moving.any() else residuals

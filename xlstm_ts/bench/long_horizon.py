@@ -407,9 +407,51 @@ def run_long_horizon(
             fitted = at_hand if at_hand is not None and (model, seed) == ("xlstm", 0) else None
             fitted = fitted or fit(task, setting, seed=seed, device=target)
             row = _network_row(task, fitted) | {"configuration": str(setting)}
-        row |= {"peak_memory_mib": _peak_memory(target), "device": _device_name(target), "versions": _versions()}
-        results.append(key | row)
+        results.append(key | row | _circumstances(target))
         say(f"{data} {horizon} {protocol} {model} seed {seed}: MSE {row['mse']}, MAE {row['mae']}, {row['seconds']} s")
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mixer": {},
+    "mLSTM blocks": {"layout": "m"},
+    "LSTM blocks": {"layout": "l"},
+    "two sLSTM blocks": {"layout": "ss"},
+    "without linear skip": {"linear_skip": False},
+    "decomposition, 25 steps": {"decomposition": 25},
+    "quantile loss": {"loss": "quantile"},
+    "squared error": {"loss": "mse"},
+    "Huber loss": {"loss": "huber"},
+    "Student t": {"loss": "student_t"},
+    "patches of 16": {"backbone": "patch"},
+    "patches of 32": {"backbone": "patch", "patch_length": 32},
+    "patches of 8, context 96": {"backbone": "patch", "patch_length": 8, "context_length": 96},
+}
+"""What an ablation changes, one thing at a time."""
+
+
+def run_ablation(
+    data: str,
+    horizon: int,
+    *,
+    seeds: int = 1,
+    device: str = "auto",
+    output: str = "docs/benchmarks/ablation.csv",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Train `Setting` with each of VARIANTS, and score them; parameters as in `run_long_horizon`.
+
+    Nothing is chosen by these rows, so both the validation and the test part are given.
+    """
+    task = Task.load(data, horizon)
+    target = resolve_device(device, "bench ablation")
+    results = Table(Path(output), RESULT_COLUMNS)
+    for (variant, changes), seed in itertools.product(VARIANTS.items(), range(seeds)):
+        key = {"data": data, "horizon": horizon, "protocol": "ablation", "model": variant, "seed": seed}
+        if results.find(key) is None:
+            setting = replace(Setting(), **changes)
+            row = key | _network_row(task, fit(task, setting, seed=seed, device=target))
+            results.append(row | {"configuration": str(setting)} | _circumstances(target))
+            say(f"{data} {horizon} {variant} seed {seed}: MSE {row['mse']}, MAE {row['mae']}, {row['seconds']} s")
 
 
 def read_changes(pairs: Iterable[str]) -> dict[str, Any]:
@@ -474,6 +516,10 @@ def _scores(validation: Score, test: Score) -> dict[str, str]:
         "mse": f"{test.mse:.4f}",
         "mae": f"{test.mae:.4f}",
     }
+
+
+def _circumstances(device: torch.device) -> dict[str, Any]:
+    return {"peak_memory_mib": _peak_memory(device), "device": _device_name(device), "versions": _versions()}
 
 
 def _peak_memory(device: torch.device) -> int:

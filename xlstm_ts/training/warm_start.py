@@ -70,7 +70,10 @@ def warm_start(
     whole = rows.observed.all(1)
     linear = network.linear_weights
     if linear and int(whole.sum()) > 1:
-        ridge = _Ridge(rows.inputs[whole], rows.targets[whole])
+        # Between equal weights in units of the window and equal weights in units of the series, where a calm window
+        # says almost nothing: best on the validation parts of most sets.
+        weight = rows.scale[whole].sqrt()
+        ridge = _Ridge(rows.inputs[whole] * weight, rows.targets[whole] * weight)
         if penalty is not None:
             chosen = penalty
         elif len(valid_origins):
