@@ -130,6 +130,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablation.set_defaults(run=_bench_ablation)
 
+    intervals = benches.add_parser(
+        "intervals",
+        help="measure what 90 %% intervals hold",
+        description="Measure 90 %% intervals of the forecaster with default settings, of its network before "
+        "calibration and of the seasonal naive forecast, and add rows to a CSV file.",
+        allow_abbrev=False,
+    )
+    intervals.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    intervals.add_argument("--horizon", required=True, type=int, metavar="N", help="steps ahead")
+    intervals.add_argument("--part", default="test", metavar="P", help="validation or test (default: %(default)s)")
+    intervals.add_argument(
+        "--output", default="docs/benchmarks/intervals.csv", metavar="FILE", help="default: %(default)s"
+    )
+    intervals.set_defaults(run=_bench_intervals)
+
     page = benches.add_parser(
         "tables",
         help="write the long-horizon tables from their CSV file",
@@ -196,6 +211,13 @@ def _bench_ablation(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         say=partial(print, flush=True),
     )
+
+
+def _bench_intervals(arguments: argparse.Namespace) -> None:
+    from xlstm_ts.bench.intervals import run_intervals
+
+    say = partial(print, flush=True)
+    run_intervals(arguments.data, arguments.horizon, arguments.part, output=arguments.output, say=say)
 
 
 def _bench_tables(arguments: argparse.Namespace) -> None:
