@@ -84,6 +84,7 @@ ORDER = [
     "evaluation.scores",
     "evaluation.sktime_form",
     "evaluation.result_plots",
+    "evaluation.findings",
     "evaluation.result_page",
     "evaluation.results",
     "evaluation.runner",

@@ -18,6 +18,8 @@ from xlstm_ts.quantiles import interpolate_levels, pool_paths
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
 
 BATCH_SIZE = 256
+# Tokens of a batch that stay in the caches of a processor; past that, windows of 512 steps take twice as long each.
+CACHED_TOKENS, LEAST_BATCH = 8192, 16
 
 
 class Forecast(NamedTuple):
@@ -71,15 +73,24 @@ class Predictor:
         scaler : SeriesScaler
             Level and scale: (C,) of the one series, or (O, 1, C) for each origin.
         batch_size : int
-            Windows that the network reads at once.
+            Windows that the network reads at once, at most.
         """
         blocks = self.blocks(steps)
-        batch = batch_size if blocks == 1 else max(1, batch_size // (len(self.levels) + 1))
+        batch = self._cached_batch(batch_size)
+        batch = batch if blocks == 1 else max(1, batch // (len(self.levels) + 1))
         parts = [self._roll(windows, origins[first : first + batch], blocks) for first in range(0, len(origins), batch)]
         point, quantiles = (np.concatenate(arrays)[:, :steps] for arrays in zip(*parts, strict=True))
         point = scaler.backward(point)
         quantiles = np.moveaxis(scaler.backward(np.moveaxis(quantiles, -1, 0)), 0, -1)
         return Forecast(point, quantiles)
+
+    def _cached_batch(self, batch_size: int) -> int:
+        """Return how many windows to read at once: on a CPU no more long ones than its caches hold."""
+        config = self.network.config
+        if config.backbone == "mixer" or next(self.network.parameters()).device.type != "cpu":
+            return batch_size
+        tokens = config.context_length // (config.patch_length if config.backbone == "patch" else 1)
+        return min(batch_size, max(LEAST_BATCH, CACHED_TOKENS // max(tokens, 1)))
 
     def _roll(self, windows: Windows, origins: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points and quantiles of `blocks` blocks."""

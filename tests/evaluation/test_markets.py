@@ -63,6 +63,21 @@ def test_returns_of_a_panel_start_at_the_price_of_their_own_series():
         assert returns.frame["point"].iloc[row] == pytest.approx(np.log(cells["point"] / base))
 
 
+def test_simple_returns_allow_forecasts_below_zero():
+    class Low(AllAtOnce):
+        def predict_origins(self, *args, **kwargs):
+            frame = super().predict_origins(*args, **kwargs)
+            return frame.assign(point=frame["point"] - 200)
+
+    result = backtest(Low(), hourly(80), horizon=2, origins=3, quantile_levels=LEVELS)
+
+    simple = in_returns(result, log=False)
+    base = result.y["load"].loc[result.frame["origin"]].to_numpy()
+    np.testing.assert_allclose(simple.frame["point"], result.frame["point"] / base - 1)
+    with pytest.raises(DataError, match="in_returns: 6 prices are not positive"):
+        in_returns(result)
+
+
 def test_prices_below_zero_have_no_returns(result):
     with pytest.raises(DataError, match="1 prices are not positive"):
         to_returns(pd.Series([1.0, -37.0, 2.0]))

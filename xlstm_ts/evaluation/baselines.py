@@ -62,6 +62,12 @@ def seasonal_period(index: pd.Index) -> int:
 
 REFERENCE = "seasonal_naive"  # what skill is measured against
 NAIVE = ("last_value", REFERENCE)
+BASELINE_WORDS = {
+    "last_value": "the last value",
+    "seasonal_naive": "the seasonal naive forecast",
+    "drift": "the drift",
+    "climatology": "the climatology",
+}
 
 
 def make_baseline(name: str, period: int) -> Baseline:

@@ -102,13 +102,13 @@ def in_returns(result: BacktestResult, *, log: bool = True) -> BacktestResult:
     Raises
     ------
     DataError
-        A price, or a forecast of one, is not positive.
+        The price at an origin is not positive; or, for log-returns, any price or forecast of one is not.
     """
     base = _base(result)
     columns = ["y", "point", *result.quantile_levels]
     values = result.frame[columns].to_numpy(dtype=float)
-    for name in (values, base):
-        _require_positive(name, "in_returns")
+    for prices in (values, base) if log else (base,):
+        _require_positive(prices, "in_returns")
     ratio = values / base[:, np.newaxis]
     frame = result.frame.copy()
     frame[columns] = np.log(ratio) if log else ratio - 1
@@ -143,7 +143,7 @@ def _require_positive(values: NDArray, where: str) -> None:
     if (values <= 0).any():
         raise DataError(
             f"{where}: {int((values <= 0).sum())} prices are not positive (the lowest is {np.nanmin(values):g}); their "
-            "returns have no meaning. Use differences instead."
+            "returns (log-returns, if these are forecasts) have no meaning."
         )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from xlstm_ts.evaluation import plots
 from xlstm_ts.evaluation.baselines import REFERENCE
+from xlstm_ts.evaluation.findings import describe, p_text
 from xlstm_ts.evaluation.report import ReportFigure, Section, write_report
 from xlstm_ts.evaluation.scores import LOWER_IS_BETTER
 
@@ -17,19 +18,28 @@ from xlstm_ts.evaluation.scores import LOWER_IS_BETTER
 _LONGEST_TABLE = 12
 
 
-def write_page(result: Any, path: str | Path, *, title: str | None = None, notes: Sequence[str] = ()) -> Path:
+def write_page(
+    result: Any,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+) -> Path:
     """Write a `BacktestResult` as one page; see its method `to_html`."""
-    sections = [
+    parts = [
+        Section("In words", describe(result)),
         _scores(result),
         _significance(result),
         _coverage(result),
         _picture(result),
+        *sections,
         _by_step(result),
         _failures(result),
         _method(result),
     ]
     title = f"Backtest of {', '.join(map(str, result.models[:1]))}" if title is None else title
-    return write_report(path, title, [section for section in sections if section is not None], introduction=notes)
+    return write_report(path, title, [section for section in parts if section is not None], introduction=notes)
 
 
 def _scores(result: Any) -> Section:
@@ -63,7 +73,7 @@ def _significance(result: Any) -> Section | None:
         columns = {"skill": f"skill in {loss}, %", "low": "from", "high": "to", "p_value": "p"}
         table = table.rename(columns=columns)[[*columns.values()]]
         table.iloc[:, :3] = (100 * table.iloc[:, :3]).round(1)
-        parts.append(table.assign(p=table["p"].round(4)).add_suffix("" if loss == "MAE" else " "))
+        parts.append(table.assign(p=table["p"].map(p_text)).add_suffix("" if loss == "MAE" else " "))
     return Section(
         "Is it more than luck?",
         [

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.evaluation import metrics as score
 from xlstm_ts.evaluation.baselines import REFERENCE, each_series
+from xlstm_ts.evaluation.report import Section
 from xlstm_ts.evaluation.scores import (
     Rows,
     check_metrics,
@@ -370,7 +371,26 @@ class BacktestResult:
 
         return plot_result(self, model, variable=variable, series=series, origins=origins)
 
-    def to_html(self, path: str | Path, *, title: str | None = None, notes: Sequence[str] = ()) -> Path:
+    def describe(self, model: Any = None) -> list[str]:
+        """Say in sentences how good a model is, beside every other one, and whether its intervals are honest.
+
+        A difference is called more than luck if the Diebold-Mariano test gives p < 0.05 and the bootstrap limits of
+        the skill exclude 0; an interval is called honest if the bootstrap limits of its coverage enclose its share.
+
+        Parameters
+        ----------
+        model : optional
+            Default: the first.
+        """
+        from xlstm_ts.evaluation.findings import describe
+
+        model = self.models[0] if model is None else model
+        self._check_choice("describe", "model", model, self.models)
+        return describe(self, model)
+
+    def to_html(
+        self, path: str | Path, *, title: str | None = None, notes: Sequence[str] = (), sections: Sequence[Section] = ()
+    ) -> Path:
         """Write one self-contained HTML page: scores, tests, coverage, figures and how they were made.
 
         Parameters
@@ -381,6 +401,8 @@ class BacktestResult:
             Title of the page.
         notes : sequence of str
             Paragraphs of your own, put first: what the series is, what the numbers mean.
+        sections : sequence of Section
+            Sections of your own, put after the pictures (see `xlstm_ts.evaluation.report`).
 
         Returns
         -------
@@ -389,7 +411,7 @@ class BacktestResult:
         """
         from xlstm_ts.evaluation.result_page import write_page
 
-        return write_page(self, path, title=title, notes=notes)
+        return write_page(self, path, title=title, notes=notes, sections=sections)
 
     # Other forms
 

@@ -231,19 +231,18 @@ class _Runner:
         self, grid: Grid, keep_going: bool, advance: Callable[[int], Any]
     ) -> tuple[NDArray, NDArray, dict[int, str]]:
         """Return points, quantiles and what failed."""
-        if self.at_once and not keep_going:
-            points, quantiles = self._ask(grid)
-            advance(len(grid.origins))
-            return points, quantiles, {}
-        points, quantiles = grid.empty()
-        failed: dict[int, str] = {}
         if self.at_once:
             try:
                 points, quantiles = self._ask(grid)
-                advance(len(grid.origins))
-                return points, quantiles, failed
             except XLSTMError:
-                pass  # one origin at a time, to find those that fail
+                if not keep_going:
+                    raise
+                # Asked again below, one origin at a time, to find those that fail.
+            else:
+                advance(len(grid.origins))
+                return points, quantiles, {}
+        points, quantiles = grid.empty()
+        failed: dict[int, str] = {}
         for number, position in enumerate(grid.origins):
             single = Grid(self.task, grid.origins[number : number + 1])
             rows = slice(int(grid.starts[number, 0]), int(grid.starts[number, 0]) + single.size)
