@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from xlstm_ts.errors import ParameterError
 from xlstm_ts.kernels import mlstm
+from xlstm_ts.kernels._mlstm.native import default_chunk
 from xlstm_ts.kernels.parts import project
 from xlstm_ts.nn import MLSTM, SLSTM, BlockStack
 
@@ -262,7 +263,8 @@ def _peak() -> float:
 
 def _flops(width: int) -> dict[str, float]:
     """Return floating-point operations per step and row of a layer, forward and backward."""
-    head, chunk = width / HEADS, 32 if width < 192 else 64
+    head = width // HEADS
+    chunk = default_chunk(head, head)
     cell = 2 * width * chunk + 4 * width * head  # two products inside a chunk, half of them empty, two with the memory
     forward = {
         "nn.LSTM": 16 * width**2,

@@ -33,8 +33,9 @@ def run(q, k, v, i_raw, f_raw, state: MLSTMState, forget_gate: str, chunk: int |
 
 
 def default_chunk(width: int, value_width: int) -> int:
-    """Return the number of steps per chunk."""
-    return 64 if width * value_width >= 48 * 48 else 32
+    """Return the number of steps per chunk; longer ones for larger memories, which cost more to read and write."""
+    size = width * value_width
+    return 32 if size < 24 * 24 else 64 if size < 96 * 96 else 128
 
 
 class _MLSTMCall(Call):

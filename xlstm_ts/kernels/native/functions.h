@@ -90,6 +90,11 @@ INLINE float gauss_f32(float x, float *density) {
     return x < 0 ? outside : 1.0f - outside;
 }
 
+typedef int32_t index_f32; /* of the numbers' sizes */
+typedef int64_t index_f64;
+static const index_f32 count_f32[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const index_f64 count_f64[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+
 static const float tiny_f32 = 1.17549435e-38f; /* the smallest normal number */
 static const double tiny_f64 = 2.2250738585072014e-308;
 

@@ -82,11 +82,46 @@ static __attribute__((noinline)) void NAME(prefetch)(integer rows, integer width
         for (integer k = 0; k < width; k += 64 / sizeof(REAL)) __builtin_prefetch(from + r * row + k, 0, 2);
 }
 
+#if defined(__clang__) /* has no shuffle by a variable */
+#define WHOLE_BLOCKS 0
+#else
+#define WHOLE_BLOCKS 1
+typedef MATH(index) NAME(ivec) __attribute__((vector_size(VECTOR), may_alias));
+
+/* A square block of whole vectors: swaps the two off-diagonal quarters, then those of each quarter, and so on. */
+INLINE TARGET void NAME(transpose_block)(const REAL *from, integer from_row, REAL *to, integer to_row) {
+    const NAME(ivec) lane = *(const NAME(ivec) *)MATH(count);
+    VEC rows[LANES];
+#pragma GCC unroll 16
+    for (int r = 0; r < LANES; r++) rows[r] = *(const VEC *)(from + r * from_row);
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        const NAME(ivec) right = (lane & half) != 0; /* all bits set where true */
+        const NAME(ivec) upper = lane + (right & (MATH(index))(LANES - half)), lower = upper + half;
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; r++) {
+            if (r & half) continue;
+            VEC a = rows[r], b = rows[r + half];
+            rows[r] = __builtin_shuffle(a, b, upper);
+            rows[r + half] = __builtin_shuffle(a, b, lower);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < LANES; r++) *(VEC *)(to + r * to_row) = rows[r];
+}
+#endif
+
 /* to[c, r] = from[r, c]. */
-static TARGET __attribute__((noinline)) void NAME(transpose)(integer rows, integer columns, const REAL *restrict from, integer from_row,
-                                   REAL *restrict to, integer to_row) {
+static TARGET __attribute__((noinline)) void NAME(transpose)(integer rows, integer columns, const REAL *from,
+                                                             integer from_row, REAL *to, integer to_row) {
+    const integer whole_rows = WHOLE_BLOCKS * rows / LANES * LANES, whole = WHOLE_BLOCKS * columns / LANES * LANES;
+#if WHOLE_BLOCKS
+    for (integer r = 0; r < whole_rows; r += LANES)
+        for (integer c = 0; c < whole; c += LANES)
+            NAME(transpose_block)(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+#endif
     for (integer c = 0; c < columns; c++)
-        for (integer r = 0; r < rows; r++) to[c * to_row + r] = from[r * from_row + c];
+        for (integer r = c < whole ? whole_rows : 0; r < rows; r++) to[c * to_row + r] = from[r * from_row + c];
 }
 
 /* sum over j < count of a[j] * b[j]; `count` is a multiple of LANES. */

@@ -22,8 +22,10 @@ static TARGET int NAME(pack)(const struct linear *s) {
             if (s->w_column == 1)
                 for (integer j = 0; j < s->inner; j++)
                     memcpy(to + j * wide, w + j * s->w_inner + column, most * sizeof(REAL));
+            else if (s->w_inner == 1)
+                NAME(transpose)(most, s->inner, w + column * s->w_column, s->w_column, to, wide);
             else
-                for (integer c = 0; c < most; c++) /* reads along the rows of w */
+                for (integer c = 0; c < most; c++)
                     for (integer j = 0; j < s->inner; j++)
                         to[j * wide + c] = w[j * s->w_inner + (column + c) * s->w_column];
         }
@@ -65,9 +67,9 @@ static TARGET int NAME(linear_weight)(const void *call, integer item) {
     const integer group = item % s->groups, slab = item / s->groups;
     const integer from = slab * s->rows / s->slabs, to = (slab + 1) * s->rows / s->slabs;
     const integer padded = round_up(s->right_width, LANES), summed = s->sum_right ? s->right_width : s->left_width;
-    REAL *sum = calloc(s->left_width * padded + LINEAR_ROWS * padded, sizeof(REAL));
+    REAL *sum = calloc(s->left_width * padded + LINEAR_ROWS * (padded + s->left_width), sizeof(REAL));
     if (!sum) return 1;
-    REAL *right = sum + s->left_width * padded;
+    REAL *right = sum + s->left_width * padded, *left = right + LINEAR_ROWS * padded;
     REAL *sums = s->sums ? (REAL *)s->sums + (slab * s->groups + group) * summed : 0;
     if (sums) memset(sums, 0, summed * sizeof(REAL));
     for (integer first = from; first < to; first += LINEAR_ROWS) {
@@ -75,10 +77,15 @@ static TARGET int NAME(linear_weight)(const void *call, integer item) {
         const REAL *l = (const REAL *)s->left + first * s->left_row + group * s->left_group;
         const REAL *r = (const REAL *)s->right + first * s->right_row + group * s->right_group;
         NAME(copy)(rows, s->right_width, r, s->right_row, right, padded);
-        NAME(multiply)(s->left_width, padded, rows, l, 1, s->left_row, right, padded, sum, padded, 1);
+        integer left_row = s->left_row;
+        if (s->groups > 1) { /* rows far apart share few sets of the nearest cache */
+            NAME(copy)(rows, s->left_width, l, left_row, left, s->left_width);
+            l = left, left_row = s->left_width;
+        }
+        NAME(multiply)(s->left_width, padded, rows, l, 1, left_row, right, padded, sum, padded, 1);
         if (sums) {
             const REAL *row = s->sum_right ? right : l;
-            for (integer j = 0; j < rows; j++, row += s->sum_right ? padded : s->left_row)
+            for (integer j = 0; j < rows; j++, row += s->sum_right ? padded : left_row)
                 for (integer c = 0; c < summed; c++) sums[c] += row[c];
         }
     }

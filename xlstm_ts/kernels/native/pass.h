@@ -6,6 +6,7 @@
 
 #undef VEC
 #undef LANES
+#undef WHOLE_BLOCKS
 #undef ISA
 #undef VECTOR
 #undef TARGET
