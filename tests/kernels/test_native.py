@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 WHY_NOT = call.unsupported()
 needs_kernel = pytest.mark.skipif(WHY_NOT is not None, reason=f"the native kernels {WHY_NOT}")
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler")
-LEVELS = range(1 if WHY_NOT else call.level() + 1)
+LEVELS = range(1 if WHY_NOT else call.level(False) + 1)
 LEVEL_NAMES = ["baseline", "AVX2", "AVX-512"][: len(LEVELS)]
 CELLS = ["slstm", "mlstm"]
 # (B, T, H, K, V); sLSTM has no V.
@@ -118,8 +118,8 @@ def every_level(tmp_path_factory):
 @pytest.fixture
 def at_level(every_level, monkeypatch):
     """A function that makes the native cells use one instruction set."""
-    monkeypatch.setattr(call, "library", lambda: every_level)
-    return lambda level: monkeypatch.setattr(call, "level", lambda: level)
+    monkeypatch.setattr(call, "library", lambda double=False: every_level)
+    return lambda level: monkeypatch.setattr(call, "level", lambda double: level)
 
 
 def copy_sources(folder):
@@ -407,7 +407,7 @@ def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compile
     monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
     (folder,) = loader._cache()
     folder.mkdir(parents=True)
-    (folder / loader.file_name(loader.host_options())).write_bytes(b"not a library")
+    (folder / loader.file_name(loader.options(False))).write_bytes(b"not a library")
 
     built = loader._find()
     monkeypatch.delenv("CC", raising=False)
@@ -416,7 +416,7 @@ def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compile
 
     assert isinstance(built, ctypes.CDLL)
     assert isinstance(found, ctypes.CDLL)
-    assert [path.name for path in folder.iterdir()] == [loader.file_name(loader.host_options())]
+    assert [path.name for path in folder.iterdir()] == [loader.file_name(loader.options(False))]
 
 
 @needs_compiler

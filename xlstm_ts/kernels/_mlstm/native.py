@@ -63,7 +63,7 @@ class _Chunkwise(torch.autograd.Function):
         memories = starts = scales = None
         if keep:
             batch, steps, heads, _ = q.shape
-            memories = q.new_empty(native.kernel().xlstm_mlstm_saved(ctypes.byref(call)))
+            memories = q.new_empty(native.kernel(bool(call.is_double)).xlstm_mlstm_saved(ctypes.byref(call)))
             starts = m0.new_empty(batch, heads, -(-steps // chunk))
             scales = q.new_empty(batch, heads, steps, 2)
             ctx.save_for_backward(q, k, v, i, f, h, memories, starts, scales)
@@ -106,7 +106,7 @@ def _describe(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, chunk: int,
         chunk=chunk,
         is_double=q.dtype == torch.float64,
         exp_forget=forget_gate == "exp",
-        level=native.level(),
+        level=native.level(q.dtype == torch.float64),
         threads=native.threads(batch * steps * heads * (2 * width * value_width + chunk * (width + value_width) // 2)),
         parallel=native.region(),
     )

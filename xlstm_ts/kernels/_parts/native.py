@@ -322,6 +322,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _run(name: str, call: Call, like: Tensor, multiplications: int) -> None:
-    call.is_double, call.level = like.dtype == torch.float64, native.level()
+    call.is_double = double = like.dtype == torch.float64
+    call.level = native.level(double)
     call.threads, call.parallel = native.threads(multiplications), native.region()
     native.run(name, call)

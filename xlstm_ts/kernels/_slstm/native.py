@@ -61,7 +61,9 @@ class _Recurrence(torch.autograd.Function):
         call = _describe(gates)
         call.exp_forget = forget_gate == "exp"
         call.gates_strides[:] = gates.stride()[:4]
-        saved = gates.new_empty(native.kernel().xlstm_slstm_saved(ctypes.byref(call))) if keep else None
+        saved = (
+            gates.new_empty(native.kernel(bool(call.is_double)).xlstm_slstm_saved(ctypes.byref(call))) if keep else None
+        )
         call.point(gates=gates, weights=weights, h0=h0, c0=c0, n0=n0, m0=m0)
         call.point(hidden=hidden, h=h, c=c, n=n, m=m, saved=saved)
         native.run("xlstm_slstm_forward", call)
@@ -109,7 +111,7 @@ def _describe(like: Tensor) -> _SLSTMCall:
         width=width,
         tile=_tile_rows(batch, steps, weights),
         is_double=like.dtype == torch.float64,
-        level=native.level(),
+        level=native.level(like.dtype == torch.float64),
         threads=native.threads(batch * steps * weights),
         parallel=native.region(),
     )

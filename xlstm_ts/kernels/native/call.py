@@ -20,7 +20,7 @@ _forked = False
 
 
 class Call(ctypes.Structure):
-    """A struct of cells.c: the arguments of one call."""
+    """A struct of cells.c: the arguments of one call. All have the fields is_double, level, threads and parallel."""
 
     def point(self, **tensors: Tensor | None) -> None:
         """Set pointers to the data of tensors that the caller keeps alive."""
@@ -52,21 +52,21 @@ def unsupported(*tensors: Tensor) -> str | None:
             return f"needs plain tensors, got {type(tensor).__name__}"
     if torch.compiler.is_compiling():
         return "cannot be traced by torch.compile"
-    found = library()
+    found = library(any(tensor.dtype == torch.float64 for tensor in tensors))
     return found if isinstance(found, str) else None
 
 
-def kernel() -> ctypes.CDLL:
-    """Return the library; `unsupported` is asked first."""
-    found = library()
+def kernel(double: bool) -> ctypes.CDLL:
+    """Return the library for float or double; `unsupported` is asked first."""
+    found = library(double)
     assert isinstance(found, ctypes.CDLL), found
     return found
 
 
 @cache
-def level() -> int:
+def level(double: bool) -> int:
     """Return the instruction set that this processor offers: 0 the baseline, 1 AVX2, 2 AVX-512."""
-    return kernel().xlstm_level()
+    return kernel(double).xlstm_level()
 
 
 def threads(multiplications: int) -> int:
@@ -82,7 +82,7 @@ def run(name: str, call: Call) -> None:
     MemoryError
         There was no memory for its work space.
     """
-    if getattr(kernel(), name)(ctypes.byref(call)):
+    if getattr(kernel(bool(call.is_double)), name)(ctypes.byref(call)):
         raise MemoryError(f"{name}: no memory for the work space of the native kernel.")
 
 

@@ -141,7 +141,8 @@ INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; 
 #define MATH(name) EXPAND2(name, TYPE) /* one of the functions above */
 
 /* Every level is compiled, or XLSTM_ONLY one, which then must be this processor's: 0 the baseline, 1 AVX2, 2 AVX-512.
- * There is no AVX-512 for double: its exp is libm's, which wider vectors do not speed up. */
+ * There is no AVX-512 for double: its exp is libm's, which wider vectors do not speed up. XLSTM_REAL, 32 or 64, leaves
+ * out the other number type. */
 #if !defined(__x86_64__) || !defined(__GNUC__)
 #undef XLSTM_ONLY
 #define XLSTM_ONLY 0
@@ -157,6 +158,7 @@ INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; 
 #define WIDE ",prefer-vector-width=512"
 #endif
 
+#if !defined(XLSTM_REAL) || XLSTM_REAL == 32
 #define REAL float
 #define TYPE f32
 #if HAS(0)
@@ -179,7 +181,9 @@ INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; 
 #endif
 #undef REAL
 #undef TYPE
+#endif
 
+#if !defined(XLSTM_REAL) || XLSTM_REAL == 64
 #define REAL double
 #define TYPE f64
 #if HAS(0)
@@ -193,6 +197,7 @@ INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; 
 #define VECTOR 32
 #define TARGET __attribute__((target("avx2,fma")))
 #include "pass.h"
+#endif
 #endif
 
 /* The level of this processor; -1 if the library holds another one only. */
@@ -243,16 +248,26 @@ static int run_all(struct job *job, region parallel, integer threads) {
     return (int)job->failed;
 }
 
+/* The function of this name for the number type and the level of a call. */
 #if !defined(XLSTM_ONLY)
-#define PICK(name, s)                                                                                  \
-    (s->is_double ? s->level > 0 ? name##_f64_avx2 : name##_f64_base                                   \
-     : s->level == 2 ? name##_f32_avx512 : s->level == 1 ? name##_f32_avx2 : name##_f32_base)
+#define SINGLE(name, s) (s->level == 2 ? name##_f32_avx512 : s->level == 1 ? name##_f32_avx2 : name##_f32_base)
+#define DOUBLE(name, s) (s->level > 0 ? name##_f64_avx2 : name##_f64_base)
 #elif XLSTM_ONLY == 2
-#define PICK(name, s) (s->is_double ? name##_f64_avx2 : name##_f32_avx512)
+#define SINGLE(name, s) name##_f32_avx512
+#define DOUBLE(name, s) name##_f64_avx2
 #elif XLSTM_ONLY == 1
-#define PICK(name, s) (s->is_double ? name##_f64_avx2 : name##_f32_avx2)
+#define SINGLE(name, s) name##_f32_avx2
+#define DOUBLE(name, s) name##_f64_avx2
 #else
-#define PICK(name, s) (s->is_double ? name##_f64_base : name##_f32_base)
+#define SINGLE(name, s) name##_f32_base
+#define DOUBLE(name, s) name##_f64_base
+#endif
+#if !defined(XLSTM_REAL)
+#define PICK(name, s) (s->is_double ? DOUBLE(name, s) : SINGLE(name, s))
+#elif XLSTM_REAL == 64
+#define PICK(name, s) DOUBLE(name, s)
+#else
+#define PICK(name, s) SINGLE(name, s)
 #endif
 
 /* All return 0, or 1 when there was no memory. */

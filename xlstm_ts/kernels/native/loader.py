@@ -2,9 +2,9 @@
 
 Looked for in this order: beside the source, where a wheel carries it; in the user's cache; else it is built into the
 cache, or, where that cannot be written, into a folder that is gone once the library is loaded. A wheel's library holds
-every instruction set; one built at first use holds that of this processor alone, which takes half the time. Its name
-holds a hash of sources, flags and machine, so that it is never stale. The build hook of the wheel uses `build` from
-here, so this file needs nothing but the standard library.
+every instruction set and number type; one that is built at first use holds this processor's, and float or double, so
+that there is little to wait for. Its name holds a hash of sources, flags and machine, so that it is never stale. The
+build hook of the wheel uses `build` from here, so this file needs nothing but the standard library.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ FLAGS = [
 COMPILERS = ("cc", "gcc", "clang")
 TIME_LIMIT = 120  # seconds; a build takes about one
 
-_found: ctypes.CDLL | str | None = None
+_found: dict[bool, ctypes.CDLL | str] = {}
 _lock = threading.Lock()
 
 
@@ -38,39 +38,39 @@ class BuildFailedError(Exception):
     """The library cannot be built here; the message is a verb phrase that says why."""
 
 
-def library() -> ctypes.CDLL | str:
-    """Return the library, or why there is none as a verb phrase; the answer is kept for the process."""
-    global _found
-    if _found is None:
+def library(double: bool = False) -> ctypes.CDLL | str:
+    """Return the library for float or double, or why there is none as a verb phrase; kept for the process."""
+    if double not in _found:
         with _lock:
-            if _found is None:
-                _found = _find()
-    return _found
+            if double not in _found:
+                _found[double] = _find(double)
+    return _found[double]
 
 
-def file_name(options: Sequence[str] = ()) -> str:
-    """Return the name of the library that belongs to these sources, built with `options`, on this kind of machine."""
+def file_name(chosen: Sequence[str] = ()) -> str:
+    """Return the name of the library that these sources and options make on this kind of machine."""
     digest = hashlib.sha256()
     for path in sorted(SOURCE.parent.glob("*.[ch]")):
         digest.update(path.read_bytes())
-    digest.update(" ".join([*FLAGS, *options, sys.platform, platform.machine()]).encode())
+    digest.update(" ".join([*FLAGS, *chosen, sys.platform, platform.machine()]).encode())
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
     return f"cells-{digest.hexdigest()[:16]}{suffix}"
 
 
-def host_options() -> list[str]:
-    """Return the option that leaves out other processors' instruction sets; nothing where this one's is unknown."""
+def options(double: bool) -> list[str]:
+    """Return what leaves out the other number type, and other instruction sets where this processor's are known."""
+    real = f"-DXLSTM_REAL={64 if double else 32}"
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("flags"):
                 has = set(line.split())
                 if has >= {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}:
-                    return ["-DXLSTM_ONLY=2"]
-                return ["-DXLSTM_ONLY=1"] if has >= {"avx2", "fma"} else []
-    return []
+                    return [real, "-DXLSTM_ONLY=2"]
+                return [real, "-DXLSTM_ONLY=1"] if has >= {"avx2", "fma"} else [real]
+    return [real]
 
 
-def build(target: Path, options: Sequence[str] = ()) -> None:
+def build(target: Path, chosen: Sequence[str] = ()) -> None:
     """Compile the sources to `target`, which appears complete or not at all.
 
     Raises
@@ -84,7 +84,7 @@ def build(target: Path, options: Sequence[str] = ()) -> None:
     handle, draft = tempfile.mkstemp(prefix="cells-", suffix=".tmp", dir=target.parent)
     os.close(handle)
     try:
-        command = [*compiler, *FLAGS, *options, str(SOURCE), "-o", draft, "-lm"]
+        command = [*compiler, *FLAGS, *chosen, str(SOURCE), "-o", draft, "-lm"]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
@@ -101,10 +101,10 @@ def build(target: Path, options: Sequence[str] = ()) -> None:
             os.unlink(draft)
 
 
-def _find() -> ctypes.CDLL | str:
+def _find(double: bool = False) -> ctypes.CDLL | str:
     try:
-        carried, options = file_name(), host_options()
-        name = file_name(options)
+        chosen = options(double)
+        carried, name = file_name(), file_name(chosen)
     except OSError as error:
         return f"cannot read its source ({error})"
     cache = _cache()
@@ -115,10 +115,10 @@ def _find() -> ctypes.CDLL | str:
         for folder in cache:
             with suppress(OSError, AttributeError):
                 folder.mkdir(parents=True, exist_ok=True)
-                build(folder / name, options)
+                build(folder / name, chosen)
                 return _load(folder / name)
         with tempfile.TemporaryDirectory(prefix="xlstm_ts-", ignore_cleanup_errors=True) as passing:
-            build(Path(passing, name), options)
+            build(Path(passing, name), chosen)
             return _load(Path(passing, name))
     except BuildFailedError as error:
         return str(error)
