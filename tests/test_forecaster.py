@@ -818,9 +818,11 @@ def test_parameters_of_a_wrong_kind_are_named(changes):
 def test_auto_reads_the_shape_off_the_series():
     auto = {"context_length": "auto", "patch_length": "auto", "backbone": "auto", "max_epochs": 1, "steps_per_epoch": 1}
 
-    two, one = (small(**auto).fit(hourly(480, columns)) for columns in (2, 1))
+    hours = hourly(480, 2)
+    days = hourly(480).set_index(pd.date_range("2024-01-01", periods=480, freq="D"))
+    models = [small(**auto).fit(y) for y in (hours, days)]
 
-    chosen = [(m.network_.config.backbone, m.network_.config.context_length) for m in (two, one)]
+    chosen = [(m.network_.config.backbone, m.network_.config.context_length) for m in models]
     assert chosen == [("mixer", 120), ("patch", 96)]
 
 

@@ -60,13 +60,13 @@ class XLSTMForecaster(BaseForecaster):
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
     context_length : int or "auto", default="auto"
         Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. "auto"
-        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512 for
-        the mixer and 96 for other backbones.
+        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512
+        where the mixer reads steps within the day and 96 elsewhere.
     backbone : {"auto", "patch", "stacked", "mixer"}, default="auto"
         Blocks over patches of time, every column by itself with shared weights; blocks over single time steps
         of all columns together (slower, and the columns inform each other); or blocks over the columns, each of
         which gives its whole context at once (quick for long contexts, and the columns inform each other).
-        "auto" takes "mixer" for several columns and "patch" for one.
+        "auto" takes "mixer" for several columns and for steps from 15 minutes to an hour, else "patch".
     layout : str, default="auto"
         Blocks from input to output: letters s (sLSTM), m (mLSTM), l (classic LSTM), or a ratio such as "7:1". "auto"
         takes "s" for the mixer and "sm" for other backbones.

@@ -192,7 +192,7 @@ def test_the_default_protocol_scores_the_estimator_as_it_is(tmp_path, monkeypatc
             return self
 
         def predict_origins(self, frame, origins, fh, quantile_levels):
-            last = frame.to_numpy()[origins]
+            last = frame.loc[origins].to_numpy()
             return pd.DataFrame({"point": np.repeat(last[:, None], len(fh), 1).ravel()})
 
     monkeypatch.setattr(module, "XLSTMForecaster", Repeats)

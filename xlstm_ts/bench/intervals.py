@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from xlstm_ts.bench.long_horizon import SEASON, Table, Task
 from xlstm_ts.checks import require
@@ -76,7 +75,7 @@ def run_intervals(
     _, second, third = task.borders
     third, second = (third, second) if part == "test" else (second, second - (second - task.borders[0]) // 3)
     origins = held_out_origins(second, third, horizon)[::stride]
-    frame = pd.DataFrame(task.values)
+    frame = task.frame
     model = XLSTMForecaster(horizon, random_state=seed).fit(frame[:second])
     uncalibrated = copy.copy(model)
     uncalibrated._calibration = None
@@ -99,7 +98,7 @@ def _measure(forecaster, frame, values, origins, horizon: int, block: int) -> di
     inside, score = [], []  # [O, L]: means over channels
     for first in range(0, len(origins), AT_ONCE):
         some = origins[first : first + AT_ONCE]
-        table = forecaster.predict_origins(frame, origins=some - 1, fh=steps + 1, quantile_levels=LEVELS)
+        table = forecaster.predict_origins(frame, origins=frame.index[some - 1], fh=steps + 1, quantile_levels=LEVELS)
         shape = (len(some), horizon, values.shape[1])
         low, high = (table[level].to_numpy().reshape(shape) for level in LEVELS)
         actual = values[some[:, None] + steps]

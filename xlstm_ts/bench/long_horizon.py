@@ -21,7 +21,7 @@ import torch
 
 from xlstm_ts import __version__
 from xlstm_ts.data.windows import Windows, held_out_origins
-from xlstm_ts.datasets import load_dataset
+from xlstm_ts.datasets import dataset_info, load_dataset
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.forecaster import XLSTMForecaster
 from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
@@ -98,6 +98,12 @@ class Task:
         values = load_dataset(data, raw=True).select_dtypes("number").to_numpy(np.float64)[:third]
         known = values[:first]
         return cls(data, horizon, (values - known.mean(0)) / known.std(0), (first, second, third))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Its values at regular times of the step of the data set; the published times have holes and duplicates."""
+        times = pd.date_range("2000-01-01", periods=len(self.values), freq=dataset_info(self.data).step)
+        return pd.DataFrame(self.values, index=times)
 
     def windows(self, context_length: int, device: torch.device) -> Windows:
         """Return its windows."""
@@ -486,14 +492,14 @@ def _network_row(task: Task, fitted: Fitted) -> dict[str, Any]:
 def _default_row(task: Task, seed: int, device: str) -> dict[str, Any]:
     """Fit the estimator with its defaults on all rows before the test part, of which it holds out some itself."""
     start = time.perf_counter()
-    frame = pd.DataFrame(task.values)
+    frame = task.frame
     model = XLSTMForecaster(task.horizon, device=device, random_state=seed).fit(frame[: task.borders[1]])
     seconds = time.perf_counter() - start
     total, steps = np.zeros(2), np.arange(task.horizon)
     at_once = max(1, MAX_FRAME_ROWS // (task.horizon * frame.shape[1]))
     for first in range(0, len(task.test), at_once):
         origins = task.test[first : first + at_once]
-        table = model.predict_origins(frame, origins=origins - 1, fh=steps + 1, quantile_levels=[0.5])
+        table = model.predict_origins(frame, origins=frame.index[origins - 1], fh=steps + 1, quantile_levels=[0.5])
         forecast = table["point"].to_numpy().reshape(len(origins), task.horizon, -1)
         error = forecast - task.values[origins[:, None] + steps]
         total += np.square(error).mean((1, 2)).sum(), np.abs(error).mean((1, 2)).sum()

@@ -6,12 +6,18 @@ shows them as a table, docs/benchmarks.md the figures.
 
 from typing import NamedTuple
 
-LONGEST = {"patch": 96, "stacked": 96, "mixer": 512}
-"""Steps of context beyond which no series gained, and some lost. Long contexts help where blocks read a forecast of
-them; where they read the context itself, they learn more of it by heart."""
+SHORT, LONG = 96, 512
+"""Steps of context at most: LONG for the mixer within the day, where it holds days or weeks; SHORT where there are no
+long cycles, or where blocks read the context itself, of which they learn more by heart."""
+
+HOURLY, QUARTERLY = 24, 96
+"""Steps per day between which a single column, too, is better read by the mixer."""
 
 SHARE = 4
 """Part of a series that a context may take: of longer ones too few windows would remain."""
+
+WEEKS_OF_A_YEAR = 52
+"""The one season of that size that does not lie within a day."""
 
 SHORT_PATCH, LONG_PATCH, FEW_STEPS = 8, 16, 256
 """Steps per patch, of contexts below FEW_STEPS and from it on: tens of tokens."""
@@ -52,14 +58,16 @@ def choose_shape(
     Returns
     -------
     Shape
-        Blocks over the channels where there are several, else over patches: one sLSTM block, or one and an mLSTM
-        block. A quarter of the series as context, but two seasons where that is less and half the series holds
-        them, and at most LONGEST of the backbone; in whole patches, rounded up, where patches are read.
+        Blocks over the channels where there are several or a day has 24 to 96 steps, else over patches: one sLSTM
+        block, or one and an mLSTM block. A quarter of the series as context, but two seasons where that is less and
+        half the series holds them, and at most LONG or SHORT; in whole patches, rounded up, where these are read.
     """
+    within_a_day = season >= HOURLY and season != WEEKS_OF_A_YEAR
     if backbone is None:
-        backbone = "mixer" if channels > 1 else "patch"
+        backbone = "mixer" if channels > 1 or (within_a_day and season <= QUARTERLY) else "patch"
     if context_length is None:
-        context_length = min(max(rows // SHARE, min(2 * season, rows // 2), 2), LONGEST.get(backbone, 96))
+        most = LONG if backbone == "mixer" and within_a_day else SHORT
+        context_length = min(max(rows // SHARE, min(2 * season, rows // 2), 2), most)
     if patch_length is None:
         patch_length = min(SHORT_PATCH if context_length < FEW_STEPS else LONG_PATCH, context_length)
     if backbone == "patch":
