@@ -151,10 +151,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a page and a figure from the rows of long-horizon, beside published ones.",
         allow_abbrev=False,
     )
-    for name in ("results", "published", "page", "figure"):
-        file = {"results": "long_horizon.csv", "published": "published.csv", "page": "long_horizon.md"}.get(
-            name, "long_horizon.png"
-        )
+    files = {
+        "results": "long_horizon.csv",
+        "published": "published.csv",
+        "ablation": "ablation.csv",
+        "intervals": "intervals.csv",
+        "page": "long_horizon.md",
+        "figure": "long_horizon.png",
+    }
+    for name, file in files.items():
         page.add_argument(f"--{name}", default=f"docs/benchmarks/{file}", metavar="FILE", help="default: %(default)s")
     page.set_defaults(run=_bench_tables)
     return parser
@@ -223,7 +228,14 @@ def _bench_intervals(arguments: argparse.Namespace) -> None:
 def _bench_tables(arguments: argparse.Namespace) -> None:
     from xlstm_ts.bench.tables import write_tables
 
-    write_tables(arguments.results, arguments.published, arguments.page, arguments.figure)
+    write_tables(
+        arguments.results,
+        arguments.published,
+        arguments.ablation,
+        arguments.intervals,
+        arguments.page,
+        arguments.figure,
+    )
 
 
 def _datasets(arguments: argparse.Namespace) -> None:

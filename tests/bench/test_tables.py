@@ -9,13 +9,29 @@ def write(path, rows):
     pd.DataFrame(rows, columns=["data", "horizon", "protocol", "model", "seed", "mse", "mae"]).to_csv(path, index=False)
 
 
+def write_others(folder):
+    columns = ["data", "model", "valid_mse", "valid_mae", "mse", "mae"]
+    rows = [("etth1", "LSTM blocks", 0.1, 0.2, 0.3, 0.4), ("etth2", "mixer", 0.5, 0.6, 0.7, 0.8)]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "ablation.csv", index=False)
+    rows = [("etth1", 0, "naive", 0.9)]
+    pd.DataFrame(rows, columns=["data", "seed", "intervals", "coverage"]).to_csv(folder / "intervals.csv", index=False)
+
+
 def test_cells_are_means_over_seeds_and_missing_ones_are_said_to_be(tmp_path):
     ours = [("etth1", horizon, "tuned", "linear", 0, 0.4, 0.5) for horizon in (96, 192, 336, 720)]
     ours += [("etth1", 96, "tuned", "xlstm", seed, mse, 0.3) for seed, mse in enumerate((0.2, 0.3))]
     ours += [("weather", 96, "96", "xlstm", 0, 0.15, 0.2)]
     write(tmp_path / "ours.csv", ours)
     write(tmp_path / "theirs.csv", [("etth1", h, "tuned", "Known", 0, h / 1000, None) for h in (96, 192, 336, 720)])
-    files = {"results": "ours.csv", "published": "theirs.csv", "page": "page.md", "figure": "figure.png"}
+    write_others(tmp_path)
+    files = {
+        "results": "ours.csv",
+        "published": "theirs.csv",
+        "ablation": "ablation.csv",
+        "intervals": "intervals.csv",
+        "page": "page.md",
+        "figure": "figure.png",
+    }
 
     code = main(
         ["bench", "tables", *(text for name, file in files.items() for text in (f"--{name}", str(tmp_path / file)))]
@@ -27,4 +43,6 @@ def test_cells_are_means_over_seeds_and_missing_ones_are_said_to_be(tmp_path):
     assert "| linear | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 | 0.400 / 0.500 |" in page
     assert "| *Known* | 0.096 / - | 0.192 / - | 0.336 / - | 0.720 / - | 0.336 / - |" in page
     assert page.index("## Tuned lookback") < page.index("weather:") > page.index("## Lookback 96")
+    assert "| LSTM blocks | 0.100 / 0.200 | 0.300 / 0.400 | - | - |" in page
+    assert "| etth1 | naive | 0.9 |" in page
     assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -302,3 +302,29 @@ def test_few_windows_do_not_choose():
 
     assert chosen.power == 0
     np.testing.assert_array_equal(chosen.factors, WidthFactors.fit(few, LEVELS).factors)
+
+
+@pytest.mark.parametrize(("windows", "own"), [(60, 0.5), (30, 1 / 3), (60_000, 0.999)])
+def test_factors_of_a_channel_lean_to_those_of_all_where_independent_windows_are_few(windows, own):
+    factors = np.ones((L, 2, 7)) * np.array([1.0, 4.0])[:, None]
+
+    leaning = calibration._lean(factors, windows)
+
+    # The geometric mean of 1 and 4 is 2.
+    expected = np.array([2 ** (1 - own), 4**own * 2 ** (1 - own)])
+    np.testing.assert_allclose(leaning, np.broadcast_to(expected[:, None], factors.shape), rtol=2e-3)
+
+
+def test_a_single_channel_leans_on_none():
+    factors = np.random.default_rng(0).uniform(0.1, 3, (L, 1, 7))
+
+    np.testing.assert_allclose(calibration._lean(factors, 5), factors)
+
+
+def test_a_factor_of_0_stays_and_is_leant_on_by_none():
+    factors = np.ones((L, 3, 7)) * np.array([0.0, 1.0, 4.0])[:, None]
+
+    leaning = calibration._lean(factors, 60)
+
+    expected = np.array([0.0, np.sqrt(2), np.sqrt(8)])
+    np.testing.assert_allclose(leaning, np.broadcast_to(expected[:, None], factors.shape))

@@ -10,7 +10,7 @@ CELL = ["protocol", "data", "horizon", "model"]
 DPI = 120
 
 
-def write_tables(results: str, published: str, page: str, figure: str) -> None:
+def write_tables(results: str, published: str, ablation: str, intervals: str, page: str, figure: str) -> None:
     """Write the page and the figure.
 
     Parameters
@@ -18,6 +18,8 @@ def write_tables(results: str, published: str, page: str, figure: str) -> None:
     results, published : str
         CSV files: of `run_long_horizon`, and of published cells with the columns data, horizon, protocol, model, mse
         and mae.
+    ablation, intervals : str
+        CSV files of `run_ablation` and `run_intervals`; left out where there is no such file.
     page, figure : str
         Markdown file and picture to write.
     """
@@ -28,6 +30,10 @@ def write_tables(results: str, published: str, page: str, figure: str) -> None:
         chosen = ours[ours["protocol"] == protocol]
         if len(chosen):
             parts += [f"\n## {name}\n", _markdown(chosen, theirs[theirs["protocol"] == protocol])]
+    if Path(ablation).exists():
+        parts += ["\n## One thing changed at a time\n", ABLATION, "", _ablation(pd.read_csv(ablation))]
+    if Path(intervals).exists():
+        parts += ["\n## 90 % intervals\n", INTERVALS, "", _plain(pd.read_csv(intervals).drop(columns="seed"))]
     Path(page).write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     _draw(ours[ours["protocol"] == "tuned"], theirs[theirs["protocol"] == "tuned"], figure)
 
@@ -39,6 +45,37 @@ Written by `xlstm-ts bench tables` from [long_horizon.csv](long_horizon.csv) and
 [published.csv](published.csv). Cells are MSE / MAE on the test part in z-scored units, means over seeds, with the
 number of seeds where it is more than one and then the largest distance of a seed's MSE from their mean. A mean over
 horizons stands only where all four are there; a dash marks a cell that is missing. Rows in italics are as published."""
+
+
+ABLATION = """\
+The mixer of the tables (context 512, one sLSTM block, absolute error), and the same with one thing changed, by
+`xlstm-ts bench ablation`: MSE / MAE on the validation part, then on the test part. One seed each."""
+
+INTERVALS = """\
+By `xlstm-ts bench intervals`: `XLSTMForecaster` with its default settings, its network before calibration, and the
+seasonal naive forecast. Shares of targets inside, with 95 % limits by a bootstrap of blocks of origins, then at the
+first, the middle and the last step; and the Winkler score, of which less is better."""
+
+
+def _ablation(rows: pd.DataFrame) -> str:
+    names = list(rows["data"].drop_duplicates())
+    lines = ["| variant | " + " | ".join(f"{name}, validation | {name}, test" for name in names) + " |"]
+    lines.append("|---" * (1 + 2 * len(names)) + "|")
+    for variant in rows["model"].drop_duplicates():
+        cells = []
+        for name in names:
+            found = rows[(rows["data"] == name) & (rows["model"] == variant)]
+            for mse, mae in (("valid_mse", "valid_mae"), ("mse", "mae")):
+                mean = found[[mse, mae]].mean().set_axis(["mse", "mae"])
+                cells.append(_pair(mean) if len(found) else "-")
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _plain(rows: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in rows.columns) + " |", "|---" * rows.shape[1] + "|"]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows.itertuples(index=False)]
+    return "\n".join(lines)
 
 
 def _read(path: str) -> pd.DataFrame:

@@ -88,7 +88,8 @@ class WidthFactors:
             scores = np.maximum(above, below) * unit
             pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
             factors[..., low] = factors[..., high] = pair
-        return cls(np.clip(factors, 0.0, LARGEST_FACTOR), power)
+        observed = int((~np.isnan(target)).any((1, 2)).sum())
+        return cls(_lean(np.clip(factors, 0.0, LARGEST_FACTOR), observed), power)
 
     @classmethod
     def choose(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
@@ -148,6 +149,21 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> np.ndarray:
     index = np.clip(np.minimum(rank, count) - 1, 0, None)
     chosen = np.take_along_axis(np.sort(scores, axis=0), index[None], axis=0)[0]
     return np.where(count > 0, chosen, 0.0)
+
+
+def _lean(factors: np.ndarray, windows: int) -> np.ndarray:
+    """Let the factors (L, C, Q) of each channel lean to their geometric mean over the channels.
+
+    By half where there are INDEPENDENT independent windows (see `_with_neighbours`), by less where there are more:
+    few of them say little of a single channel. Factors of 0, where the median was always met or nothing was observed,
+    stay and do not count.
+    """
+    independent = windows / len(factors)
+    own = independent / (independent + INDEPENDENT)
+    some = factors > 0
+    logs = np.log(np.where(some, factors, 1.0))
+    mean = logs.sum(1, keepdims=True) / np.maximum(some.sum(1, keepdims=True), 1)
+    return np.where(some, np.exp(own * logs + (1 - own) * mean), 0.0)
 
 
 def _with_neighbours(scores: np.ndarray) -> np.ndarray:
