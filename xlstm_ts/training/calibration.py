@@ -36,6 +36,10 @@ POWERS = (0.0, 0.25, 0.5, 0.75)
 """How much less the widths may follow the spread of the window: calm days can come before storms."""
 
 
+WORTH = 0.01
+"""Share of the loss that another power than 0 has to save."""
+
+
 ENOUGH_TO_CHOOSE = 4 * MIN_WINDOWS
 
 
@@ -93,9 +97,10 @@ class WidthFactors:
 
     @classmethod
     def choose(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
-        """Measure held-out windows; of the powers take the one with which each half forecasts the other best.
+        """Measure held-out windows, with the power with which each half forecasts the other best.
 
-        With fewer than ENOUGH_TO_CHOOSE windows the widths follow the spread of the window.
+        With fewer than ENOUGH_TO_CHOOSE windows, or where it is not WORTH it, the widths follow the spread of the
+        window: the power is 0.
         """
         if len(held_out.target) < ENOUGH_TO_CHOOSE:
             return cls.fit(held_out, levels)
@@ -105,7 +110,9 @@ class WidthFactors:
             pairs = zip(halves, reversed(halves), strict=True)
             return sum(_pinball(cls.fit(one, levels, power), other, levels) for one, other in pairs)
 
-        return cls.fit(held_out, levels, min(POWERS, key=loss))
+        losses = {power: loss(power) for power in POWERS}
+        best = min(losses, key=lambda power: losses[power])
+        return cls.fit(held_out, levels, best if losses[best] < (1 - WORTH) * losses[0.0] else 0.0)
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
