@@ -363,6 +363,27 @@ def test_grid_search_over_time_finds_the_context_that_is_needed():
     assert search.best_score_ > 0.9
 
 
+def test_a_search_over_targets_of_several_steps_keeps_a_gap_of_one_less():
+    X, y = hourly(rows=240)
+    horizon = 3
+    steps = pd.concat({f"+{k}": y.shift(-k) for k in range(1, horizon + 1)}, axis=1)[:-horizon]
+    X = X[:-horizon]
+    folds = TimeSeriesSplit(n_splits=2, gap=horizon - 1)
+    search = GridSearchCV(small(max_epochs=1), {"context_length": [2, 4]}, cv=folds, error_score="raise")
+
+    search.fit(X, steps)
+
+    for row, length in enumerate((2, 4)):
+        scores = []
+        for train, test in folds.split(X):
+            assert train[-1] + horizon == test[0]  # the last training target is the first test row, not its target
+            model = small(max_epochs=1, context_length=length).fit(X.iloc[train], steps.iloc[train])
+            scores.append(model.score(X.iloc[test], steps.iloc[test]))
+        assert search.cv_results_["mean_test_score"][row] == pytest.approx(np.mean(scores))
+    assert search.predict(X[-5:]).shape == (5, horizon)
+    assert search.best_params_ == {"context_length": 4}
+
+
 def test_folds_without_a_gap_see_true_history():
     X, y = hourly(rows=240)
 

@@ -2,13 +2,15 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.model_selection import TimeSeriesSplit, cross_val_score
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -269,6 +271,41 @@ def test_cross_validation_over_time_of_lags_and_ridge():
     scores = cross_val_score(model, x, y, cv=TimeSeriesSplit(n_splits=4))
 
     assert scores.min() > 0.95
+
+
+def test_a_grid_search_finds_how_many_lags_are_needed():
+    x = pd.DataFrame(
+        {"x": np.random.default_rng(0).normal(size=300)}, index=pd.date_range("2024", periods=300, freq="h")
+    )
+    y = 2 * x["x"].shift(3, fill_value=0.0)
+    lags = WindowTransformer(padding="edge").set_output(transform="pandas")
+    model = TransformedTargetRegressor(make_pipeline(lags, Ridge(1e-6)), transformer=StandardScaler())
+    search = GridSearchCV(
+        model,
+        {"regressor__windowtransformer__context_length": [2, 4, 12]},
+        cv=TimeSeriesSplit(n_splits=3, gap=2),
+        error_score="raise",
+    )
+
+    search.fit(x, y)
+
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] < 0.1
+    assert scores[1:].min() > 0.85
+    assert search.best_params_["regressor__windowtransformer__context_length"] in (4, 12)
+
+
+def test_threads_may_share_a_fitted_transformer():
+    x = pd.DataFrame({"x": np.arange(40.0)})
+    fitted = WindowTransformer(4).fit(x[:20])
+
+    together = joblib.Parallel(n_jobs=2, prefer="threads")(
+        joblib.delayed(fitted.transform)(x[first : first + 10]) for first in (20, 30, 20)
+    )
+
+    np.testing.assert_array_equal(together[0], fitted.transform(x[20:30]))
+    np.testing.assert_array_equal(together[0], together[2])
+    assert together[0][0].tolist() == [20.0, 19.0, 18.0, 17.0]
 
 
 def test_the_transformer_can_be_cloned_and_pickled():
