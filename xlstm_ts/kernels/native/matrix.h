@@ -71,9 +71,14 @@ INLINE integer NAME(packed)(integer row, integer column, integer rows, integer c
     return start * rows + row * wide + (column - start);
 }
 
-/* Copies rows of `width` numbers. */
-static __attribute__((noinline)) void NAME(copy)(integer rows, integer width, const REAL *from, integer from_row, REAL *to, integer to_row) {
-    for (integer r = 0; r < rows; r++) memcpy(to + r * to_row, from + r * from_row, width * sizeof(REAL));
+/* Copies rows of `width` numbers: mostly short ones, for which calling memcpy would cost more than copying. */
+static TARGET __attribute__((noinline)) void NAME(copy)(integer rows, integer width, const REAL *from, integer from_row,
+                                                        REAL *to, integer to_row) {
+    for (integer r = 0; r < rows; r++, from += from_row, to += to_row) {
+        integer k = 0;
+        for (; k + LANES <= width; k += LANES) *(VEC *)(to + k) = *(const VEC *)(from + k);
+        for (; k < width; k++) to[k] = from[k];
+    }
 }
 
 static __attribute__((noinline)) void NAME(prefetch)(integer rows, integer width, const REAL *from, integer row) {
