@@ -28,6 +28,7 @@ LENGTHS = [512, 1024, 2048, 4096, 8192]
 SERIES = [1, 1000]
 STEPS = [(32, 96, 64), (32, 96, 128), (32, 336, 64), (32, 336, 128)]
 CHANNELS, HORIZON = 7, 96  # of the training step
+SLOW = 0.5  # seconds
 PATIENCE = 10.0  # seconds that one candidate may take before it is left out of further turns
 
 Say = Callable[[str], None]
@@ -41,7 +42,7 @@ def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (
     threads : int
         Threads of torch while it runs.
     repeats : int
-        Turns after the first, which warms up.
+        Turns of every candidate.
     tables : iterable of str
         Some of "layers", "length", "stream" and "step". Default: all.
     say : callable
@@ -235,17 +236,21 @@ def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Callabl
 
 
 def _medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Run candidates in turns; return seconds by name. Slow ones leave once they have had two turns."""
+    """Run candidates in turns; return seconds by name. Slow ones leave once they have had two turns.
+
+    A candidate runs twice in its turn, and the second counts: in training, too, it finds its own data in the caches
+    and not that of another. Those for which that makes no difference, because they are slow, run once.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, run in candidates.items():
             if len(times[name]) > 1 and sum(times[name]) > PATIENCE:
                 continue
+            if not times[name] or times[name][-1] < SLOW:
+                run()
             start = time.perf_counter()
             run()
-            taken = time.perf_counter() - start
-            if turn:  # the first warms up
-                times[name].append(taken)
+            times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
