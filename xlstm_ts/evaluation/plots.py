@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xlstm_ts.errors import DataError, ParameterError
+from xlstm_ts.evaluation.baselines import BASELINE_WORDS
 from xlstm_ts.evaluation.series import variable_names
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 HISTORY_COLOUR = "#3d4653"
 ACTUAL_COLOUR = "#c2571a"
 _MODEL_COLOURS = ("#1f6f8b", "#b4532a", "#5b7f3a", "#7a5195", "#c49a1a", "#2f4b7c")
-_BASELINE_COLOURS = ("#9aa3ad", "#6f7882")
+_BASELINE_COLOURS = ("#9aa3ad", "#6f7882", "#b59f86", "#8f7ea8")
 QUIET_COLOUR = "#6b7480"
 _GRID = "#e6e9ed"
 
@@ -248,8 +249,8 @@ def draw_calibration(ax: Axes, shares: pd.DataFrame) -> None:
 
 
 def model_styles(models: Sequence[Any] | pd.Index) -> dict[Any, dict[str, Any]]:
-    """Colour and line of each model: own colours for models, dashed greys for the naive baselines."""
-    naive = dict(zip(("last_value", "seasonal_naive"), _BASELINE_COLOURS, strict=True))
+    """Colour and line of each model: own colours for models, dashed quiet ones for the baselines."""
+    naive = dict(zip(BASELINE_WORDS, _BASELINE_COLOURS, strict=True))
     styles: dict[Any, dict[str, Any]] = {}
     for model in models:
         if model in naive:
