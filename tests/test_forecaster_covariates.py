@@ -80,6 +80,26 @@ def test_past_only_columns_are_never_read_beyond_the_cutoff(backbone):
     pd.testing.assert_frame_equal(model.predict_quantiles(fh, dropped, [0.1, 0.5, 0.9]), expected)
 
 
+def test_past_only_columns_need_no_future_and_may_take_any_value_there():
+    y, X = make_data()
+    past = X[["measured", "kind"]]
+    model = XLSTMForecaster(**TINY | {"past_covariates": ["measured", "kind"]}).fit(y[:-AHEAD], past[:-AHEAD])
+    expected = model.predict(fh=[1, 9])
+
+    for given in (past[:-AHEAD], past[-AHEAD:].assign(kind="never seen"), past[-AHEAD:-25]):
+        pd.testing.assert_series_equal(model.predict(fh=[1, 9], X=given), expected)
+
+
+def test_a_category_that_is_only_there_after_the_cutoff_changes_nothing():
+    y, X = make_data()
+    later = X.assign(kind=X["kind"].where(np.arange(ROWS) < ROWS - AHEAD, "never seen"))
+    model = XLSTMForecaster(**TINY | {"past_covariates": ["measured", "kind"]})
+
+    low, high = (model.fit(y[:-AHEAD], given).predict(fh=[1, 6], X=X[-AHEAD:]) for given in (X, later))
+
+    pd.testing.assert_series_equal(low, high)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_of_an_origin_only_what_is_known_ahead_is_read_beyond_it(backbone):
     y, X = make_data()
@@ -380,6 +400,14 @@ def test_a_time_zone_with_summer_time_gives_the_forecasts_of_utc(zone, freq, sta
     np.testing.assert_array_equal(local, expected)
 
 
+def test_a_clock_cannot_be_read_off_integers_later():
+    y, model = clocked(pd.date_range("2024-01-01", periods=100, freq="h"), calendar_features=["day"])
+    model.fit(y)
+
+    with pytest.raises(DataError, match=r"int64.*DatetimeIndex"):
+        model.predict_origins(pd.Series(np.arange(50.0)), origins=[40], fh=[1])
+
+
 # Irregular times
 
 
@@ -413,6 +441,49 @@ def test_holes_are_found_on_every_regular_grid(freq):
     model = plain(on_gap="mask", validation_fraction=0).fit(y.drop(full[[10, 11, 40]]))
 
     assert model.predict(fh=[1]).index[0] == full[-1] + full.freq
+
+
+@pytest.mark.parametrize("closed", [[], [30, 55]], ids=["business days", "holidays"])
+def test_weekends_and_holidays_are_no_holes(closed):
+    sessions = pd.DatetimeIndex(pd.bdate_range("2024-01-01", periods=100).delete(closed).to_numpy())
+    y = pd.Series(np.random.default_rng(0).normal(size=len(sessions)), sessions)
+
+    masked, plainly = (plain(on_gap=gap, validation_fraction=0).fit(y).predict(fh=[1, 6]) for gap in ("mask", "raise"))
+
+    pd.testing.assert_series_equal(masked, plainly)
+
+
+def test_new_sessions_around_a_weekend_leave_no_hole():
+    sessions = pd.bdate_range("2024-01-01", periods=104)
+    y = pd.Series(np.random.default_rng(0).normal(size=104), sessions)
+    model = plain(on_gap="mask", validation_fraction=0).fit(y[:98])
+
+    model.update(y[98:], update_params=False)
+
+    expected = plain(validation_fraction=0).fit(y[:98]).update(y[98:], update_params=False).predict(fh=[1, 6])
+    pd.testing.assert_series_equal(model.predict(fh=[1, 6]), expected)
+
+
+def test_holes_in_local_days_are_found_across_a_change_of_the_clock():
+    days = pd.date_range("2024-03-01", periods=60, freq="D", tz="Europe/Berlin")
+    y = pd.Series(np.random.default_rng(0).normal(size=60), days)
+
+    got = plain(on_gap="mask", validation_fraction=0).fit(y.drop(days[[10, 40]])).predict(fh=[1])
+
+    masked = y.where(~y.index.isin(days[[10, 40]]))
+    np.testing.assert_array_equal(got, plain(validation_fraction=0).fit(masked).predict(fh=[1]))
+    assert got.index[0] == pd.Timestamp("2024-04-30", tz="Europe/Berlin")
+
+
+def test_many_origins_of_a_series_with_holes():
+    y = wave()
+    holes = y.drop(y.index[[20, 21, 300, 330]])
+    model = plain(on_gap="mask", validation_fraction=0).fit(holes[:250])
+
+    got = model.predict_origins(holes, origins=y.index[[305, 340]], fh=[1, 6])
+
+    expected = model.predict_origins(holes.reindex(y.index), origins=y.index[[305, 340]], fh=[1, 6])
+    pd.testing.assert_frame_equal(got, expected)
 
 
 @pytest.mark.parametrize("kind", ["period", "integer"])
@@ -456,3 +527,17 @@ def test_resampling_brings_x_to_the_same_grid():
     got = model.predict(fh=[1, 6], X=X2[-2 * AHEAD :])
 
     np.testing.assert_allclose(got, fitted().predict(fh=[1, 6], X=X[-AHEAD:]), atol=1e-5)
+
+
+def test_pieces_of_a_series_come_to_the_same_grid():
+    y, X = make_data()  # 400 hours, which seven do not divide
+    model = XLSTMForecaster(**TINY | {"resample": "7h", "horizon": 2, "validation_fraction": 0}).fit(y[:203], X[:203])
+    whole = XLSTMForecaster(**TINY | {"resample": "7h", "horizon": 2, "validation_fraction": 0}).fit(y[:203], X[:203])
+    first = model.cutoff[0] + pd.Timedelta("7h")
+
+    model.predict(fh=[1, 2], X=X[first:])
+    model.update(y[first:"2024-01-14"], X[first:], update_params=False)
+    whole.update(y[:"2024-01-14"], X, update_params=False)
+
+    later = X["2024-01-14 18:00":]
+    pd.testing.assert_series_equal(model.predict(fh=[1], X=later), whole.predict(fh=[1], X=later))

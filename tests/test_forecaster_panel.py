@@ -118,6 +118,35 @@ def test_a_series_without_an_origin_has_no_rows_for_it():
         fitted().predict_origins(panel, origins=[pd.Timestamp("2030-01-01")], fh=[1])
 
 
+def test_of_a_new_series_there_must_be_something_up_to_its_first_origin():
+    panel = pd.concat({"new": make_series(0, 60, level=5, scale=1, seed=8)}, names=["station", "day"])
+    panel.iloc[:20] = np.nan
+
+    with pytest.raises(DataError, match=r"'new' is new .* first origin, 2024-01-11 .*later origin"):
+        fitted().predict_origins(panel, origins=[START + pd.Timedelta(days=10)], fh=[1])
+
+
+def test_a_panel_is_new_to_a_forecaster_of_one_series_whatever_its_keys():
+    model = XLSTMForecaster(**SETTINGS | {"calibrate": False}).fit(make_series(0, 160, level=0, scale=1, seed=0))
+    other, origin = make_series(0, 160, level=1e9, scale=1e-3, seed=5), START + pd.Timedelta(days=100)
+
+    got = model.predict_origins(pd.concat({0: other, 1: other}, names=["station", "day"]), origins=[origin], fh=[1, 4])
+
+    first, second = (got.loc[got["series"] == key, "point"].to_numpy() for key in (0, 1))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_rows_of_no_series_are_an_error():
+    panel = make_panel()
+    names = panel.index.get_level_values(0)
+    panel.index = pd.MultiIndex.from_arrays(
+        [np.where(names == "b", None, names), panel.index.get_level_values(1)], names=panel.index.names
+    )
+
+    with pytest.raises(DataError, match=r"row 160 belongs to no series.*'station'"):
+        XLSTMForecaster(**SETTINGS).fit(panel)
+
+
 def test_series_never_touch():
     model = copy.deepcopy(fitted())
     expected = model.predict(fh=[1, 6])
@@ -339,6 +368,16 @@ def test_a_series_whose_x_is_too_short_is_named():
         model.predict(fh=[1, 6], X=future_x(0.0).drop(("c", START + pd.Timedelta(days=172))))
     with pytest.raises(DataError, match=r"series 'd'.*no X was given"):
         model.predict(fh=[1], X=future_x(0.0).drop("d", level=0))
+
+
+def test_a_static_column_cannot_change_at_update():
+    y, X = with_covariates()
+    model = XLSTMForecaster(**SETTINGS | {"static_covariates": ["place"]}).fit(y, X)
+    day = pd.MultiIndex.from_tuples([("a", START + pd.Timedelta(days=160))], names=["station", "day"])
+    new = pd.DataFrame({"y": [1.0]}, index=day)
+
+    with pytest.raises(DataError, match=r"series 'a'.*'place'.*'hill'"):
+        model.update(new, pd.DataFrame({"price": [0.0], "place": ["coast"]}, index=day))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from xlstm_ts.data.panel import (
     take_apart,
 )
 from xlstm_ts.data.scaler import SeriesScaler
-from xlstm_ts.data.series import check_columns, check_values
+from xlstm_ts.data.series import MIN_OBSERVED, check_columns, check_values
 from xlstm_ts.data.time_axis import MOST_STEPS, TimeAxis, check_order
 from xlstm_ts.data.time_features import choose_time_features
 from xlstm_ts.data.windows import Windows
@@ -356,7 +356,9 @@ class XLSTMForecaster(BaseForecaster):
         if not isinstance(data, pd.Series | pd.DataFrame) or is_nested(data):
             return data
         frame = data.to_frame() if isinstance(data, pd.Series) else data
-        repaired = repair(frame, where, resample=self.resample, on_gap=self.on_gap)
+        # Of new rows of y the fitted axis knows which are left out, where a few by themselves do not show it.
+        on_gap = "raise" if self.is_fitted and check is check_values else self.on_gap
+        repaired = repair(frame, where, resample=self.resample, on_gap=on_gap)
         for key, part in take_apart(repaired, where):
             name = where if key == 0 else f"{where}: series {key!r}"
             check(part, name)
@@ -411,7 +413,9 @@ class XLSTMForecaster(BaseForecaster):
         # What is impossible is named before the data are looked at.
         self._fit_config_of(self._network_config(self._shape(rows=1000, channels=1, season=1), 1, ()))
         device = resolve_device(self.device, where)
-        columns = plan_columns(X, _names(self.past_covariates), _names(self.static_covariates), where)
+        # What X says of times after those of y is known ahead at best: no category is learned from there.
+        seen = None if X is None else X[X.index.isin(y.index)]
+        columns = plan_columns(seen, _names(self.past_covariates), _names(self.static_covariates), where)
         panel = make_panel(y, X=X, plan=columns, calendar=self.calendar, where=where)
         clock = choose_time_features(
             [one.axis.index for one in panel.series], self.calendar_features, self.holidays, where
@@ -695,15 +699,20 @@ class XLSTMForecaster(BaseForecaster):
             frame = frame.set_axis(self._panel.columns, axis=1)
         check_columns(frame.columns, self._panel.columns, where)
         self._refuse_x(X, where)
-        X = None if X is None else with_categories(X.to_frame() if isinstance(X, pd.Series) else X)
+        frame = repair(frame, where, resample=self.resample, on_gap=self.on_gap)
+        if X is not None:
+            X = with_categories(X.to_frame() if isinstance(X, pd.Series) else X)
+            X = repair(X, f"{where}: X", resample=self.resample, on_gap=self.on_gap)
         plan = self._covariates.columns
         panel = make_panel(frame, X=X, plan=plan, calendar=self.calendar_ or self.calendar, where=where)
         rows = [one.axis.index.get_indexer(origins) for one in panel.series]
         lost = np.all([part < 0 for part in rows], axis=0)
         if lost.any():
             raise DataError(f"{where}: the origin {origins[lost][0]} is not a time of y.")
-        scaler = self._scaler_of(panel, [int(part[part >= 0].min()) + 1 if (part >= 0).any() else 1 for part in rows])
         rows = [part[part >= 0] for part in rows]
+        # A series without any origin is forecast from nowhere: how it is scaled does not matter.
+        pairs = zip(rows, panel.series, strict=True)
+        scaler = self._scaler_of(panel, [int(part.min(initial=len(one.values) - 1)) + 1 for part, one in pairs], where)
 
         predictor, most = self._predictor(), int(steps[-1])
         last = np.array([int(part.max(initial=-1)) for part in rows])
@@ -753,14 +762,24 @@ class XLSTMForecaster(BaseForecaster):
     def _predictor(self) -> Predictor:
         return Predictor(self.network_, self._levels, self._calibration)
 
-    def _scaler_of(self, panel: Panel, cuts: list[int]) -> SeriesScaler:
+    def _scaler_of(self, panel: Panel, cuts: list[int], where: str) -> SeriesScaler:
         """Return level and scale of each series: as fitted, or, of one that was not there, measured before its cut."""
         place = {self._panel.key(j): j for j in range(len(self._panel))}
-        known = self._panel.keys is None or panel.keys is not None
+        alike = (self._panel.keys is None) == (panel.keys is None)
         scalers = []
         for j, one in enumerate(panel.series):
-            fitted = place.get(panel.key(j)) if known else None
-            scalers.append(SeriesScaler.fit(one.values[: cuts[j]]) if fitted is None else self._scaler.of(fitted))
+            fitted = place.get(panel.key(j)) if alike else None
+            if fitted is not None:
+                scalers.append(self._scaler.of(fitted))
+                continue
+            before = one.values[: cuts[j]]
+            if ((~np.isnan(before)).sum(axis=0) < MIN_OBSERVED).any():
+                raise DataError(
+                    f"{where}: the series {panel.key(j)!r} is new to the forecaster and has less than {MIN_OBSERVED} "
+                    f"observed values in a column up to its first origin, {one.axis.index[cuts[j] - 1]}, to be scaled "
+                    "by. Begin with a later origin, or leave it out."
+                )
+            scalers.append(SeriesScaler.fit(before))
         return SeriesScaler.stack(scalers)
 
     def _windows(self, panel, scaler, X, beyond: np.ndarray, blocks: int, where: str) -> tuple[Windows, np.ndarray]:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from xlstm_ts.data.covariates import Column
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.series import make_series
 from xlstm_ts.errors import DataError, DataTypeError
@@ -291,3 +292,15 @@ def test_new_data_off_the_axis_are_refused(index, new, message):
 def test_new_data_are_checked_like_the_first(new, error):
     with pytest.raises(error, match=r"^update: "):
         series_of([1, 2, 3]).updated(new, "update")
+
+
+def test_what_x_knows_of_times_that_new_rows_leave_out_is_kept():
+    days = pd.date_range("2024-01-01", periods=8, freq="D")
+    y, X = pd.DataFrame({"y": np.arange(8.0)}, days), pd.DataFrame({"x": np.arange(10.0, 18.0)}, days)
+    plan = [Column("x", "known", None)]
+    series = make_series(y[:4], where="fit", X=X[:4], plan=plan)
+
+    got = series.updated(y.iloc[[5, 7]], "update", X=X.drop(days[6]), plan=plan)
+
+    np.testing.assert_array_equal(got.values[:, 0], [0, 1, 2, 3, np.nan, 5, np.nan, 7])
+    np.testing.assert_array_equal(got.x[:, 0], [10, 11, 12, 13, 14, 15, np.nan, 17])

@@ -160,16 +160,22 @@ def _is_text(dtype) -> bool:
     return pd.api.types.is_string_dtype(dtype)
 
 
+def check_names(X: pd.DataFrame, columns: Sequence[Column], where: str) -> None:
+    """Raise if X has columns that the fitted X had not."""
+    fitted = [column.name for column in columns]
+    if extra := [name for name in X.columns if name not in fitted]:
+        raise DataError(
+            f"{where}: X has the columns {extra}, which the fitted X had not; it had {fitted}. Leave them out, or fit "
+            "again."
+        )
+
+
 def to_matrix(X: pd.DataFrame, columns: Sequence[Column], where: str) -> np.ndarray:
     """Return X (n, K) as float64: numbers as they are, categories by their number, NaN where missing.
 
     Columns are found by name; what is not named is an error, and so is a category that was not seen in training.
     """
-    if extra := [name for name in X.columns if name not in [column.name for column in columns]]:
-        raise DataError(
-            f"{where}: X has the columns {extra}, which the fitted X had not; it had "
-            f"{[column.name for column in columns]}. Leave them out, or fit again."
-        )
+    check_names(X, columns, where)
     check_x(X, where)
     matrix = np.full((len(X), len(columns)), np.nan)
     for j, column in enumerate(columns):

@@ -5,12 +5,13 @@ A single series is a panel of one, without keys. Dimensions: S series, N times, 
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
 
-from xlstm_ts.data.covariates import Column, CovariatePlan, to_matrix
+from xlstm_ts.data.covariates import Column, CovariatePlan, check_names, to_matrix
 from xlstm_ts.data.repair import resampled, with_holes_as_rows
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.series import SeriesArray, make_series
@@ -97,27 +98,28 @@ class Panel:
     ) -> list[np.ndarray]:
         """Return the covariates of the next `steps` (S,) steps of each series; NaN where nothing is known ahead.
 
+        Of X, only the columns that are known ahead are read.
+
         Raises
         ------
         DataError
             X does not cover these steps; the message names the series, the missing steps and columns.
         """
-        known = [column.name for column in plan if column.kind == "known"]
+        ahead = [column for column in plan if column.kind == "known"]
+        known, places = [column.name for column in ahead], [plan.index(column) for column in ahead]
+        if X is not None:
+            check_names(X, plan, where)
         parts = dict(take_apart(X, where)) if X is not None else {}
         rows = []
         for number, one in enumerate(self.series):
             times = one.axis.future(int(steps[number]))
             future = np.tile(one.static_row(plan), (len(times), 1))
-            part = parts.get(self.key(number)) if X is not None else None
-            if part is not None and len(plan):
+            if known and len(times):
+                part = parts.get(self.key(number))
+                if part is None:
+                    _raise_uncovered(part, times, known, self.key(number), where)
                 _check_coverage(part, times, known, self.key(number), where)
-                take = part.index.get_indexer(times)
-                given = to_matrix(part.iloc[np.maximum(take, 0)], plan, where)
-                for j, column in enumerate(plan):
-                    if column.kind == "known":
-                        future[:, j] = given[:, j]
-            elif known and len(times):
-                _raise_uncovered(part, times, known, self.key(number), where)
+                future[:, places] = to_matrix(part.iloc[part.index.get_indexer(times)][known], ahead, where)
             rows.append(future)
         return rows
 
@@ -174,6 +176,13 @@ def take_apart(frame: pd.DataFrame, where: str) -> list[tuple[Hashable, pd.DataF
         )
     if len(frame) == 0:
         raise DataError(f"{where}: the panel is empty. Give at least one series.")
+    for name, codes in zip(frame.index.names[:-1], frame.index.codes[:-1], strict=True):
+        if (codes < 0).any():
+            row = int(np.argmax(codes < 0))
+            raise DataError(
+                f"{where}: row {row} belongs to no series: the level {name!r} of the index is missing there. Name its "
+                "series, or drop such rows."
+            )
     above = list(range(frame.index.nlevels - 1))
     places = frame.groupby(level=above if len(above) > 1 else 0, sort=False).indices
     times = frame.index.get_level_values(-1)
@@ -300,7 +309,7 @@ def _check_coverage(part: pd.DataFrame, times: pd.Index, known: list, key: Hasha
         _raise_uncovered(part, times, known, key, where)
 
 
-def _raise_uncovered(part: pd.DataFrame | None, times: pd.Index, known: list, key: Hashable, where: str) -> None:
+def _raise_uncovered(part: pd.DataFrame | None, times: pd.Index, known: list, key: Hashable, where: str) -> NoReturn:
     if part is None:
         covered, steps, columns = "no X was given", len(times), known
     else:

@@ -2,9 +2,13 @@
 
 import pandas as pd
 
+from xlstm_ts.data.calendar import looks_like_sessions
 from xlstm_ts.data.covariates import is_number
 from xlstm_ts.data.time_axis import check_order
 from xlstm_ts.errors import DataError, ParameterError
+
+WEEK = pd.Timedelta(days=7)
+"""From here on an index without Saturdays and Sundays is one of sessions, and not of days with a hole."""
 
 
 def resampled(frame: pd.DataFrame, step: str, where: str) -> pd.DataFrame:
@@ -33,7 +37,8 @@ def resampled(frame: pd.DataFrame, step: str, where: str) -> pd.DataFrame:
     if frame.index.hasnans:
         raise DataError(f"{where}: row {int(frame.index.isna().argmax())} has no time (NaT). Drop such rows.")
     try:
-        grid = frame.sort_index(kind="stable").resample(step)
+        # From one origin, so that every piece of a series, and X beside it, comes to the same grid.
+        grid = frame.sort_index(kind="stable").resample(step, origin="epoch")
     except (ValueError, TypeError, AttributeError) as error:
         raise ParameterError(f"{where}: resample={step!r} is no step of time, such as '1h': {error}") from error
     rules = {name: "mean" if is_number(dtype) else "first" for name, dtype in frame.dtypes.items()}
@@ -42,6 +47,8 @@ def resampled(frame: pd.DataFrame, step: str, where: str) -> pd.DataFrame:
 
 def with_holes_as_rows(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the frame with a row of missing values at every time that its regular step would have.
+
+    Trading sessions are as they are: what they leave out are weekends and holidays.
 
     Raises
     ------
@@ -71,9 +78,12 @@ def _grid(index: pd.Index) -> pd.Index | None:
         step = int(pd.Series(index[1:] - index[:-1]).mode().iloc[0])
         full: pd.Index = pd.RangeIndex(int(index[0]), int(index[-1]) + 1, step, name=index.name)
         return full if index.isin(full).all() else None
-    if index.freq is not None:
+    sessions = index[-1] - index[0] >= WEEK and looks_like_sessions(index)
+    if index.freq is not None or pd.infer_freq(index) is not None or sessions:
         return index
     usual = pd.Series(index[1:] - index[:-1]).mode().iloc[0]
+    if usual == pd.Timedelta(days=1):
+        usual = "D"  # by the local clock, which has days of 23 and 25 hours
     month = index[0].strftime("%b").upper()
     # The coarsest grid that holds all times: days hold months, and months hold quarters.
     offsets = [f"YS-{month}", f"YE-{month}", f"QS-{month}", f"QE-{month}", "MS", "ME", usual]

@@ -49,6 +49,12 @@ class SeriesArray:
         old, new = axis.index.get_indexer(self.axis.index), axis.index.get_indexer(y.index)
         values[old[old >= 0]], x[old[old >= 0]] = self.values[old >= 0], self.x[old >= 0]
         values[new], x[new] = to_array(y), covariate_rows(X, y.index, plan, where)
+        if X is not None:
+            # Times that y left out: X may know them.
+            holes = np.setdiff1d(np.arange(len(axis)), np.concatenate([old, new]))
+            rows = X.index.get_indexer(axis.index[holes])
+            x[holes[rows >= 0]] = to_matrix(X.iloc[rows[rows >= 0]], plan, where)
+        check_static(x, plan, "the series", where)
         fill_static(x, plan)
         return SeriesArray(values, axis, self.columns, x)
 

@@ -47,9 +47,14 @@ class TimeFeatures:
         return sum(2 * HARMONICS[cycle] for cycle in self.cycles) + (self.holidays is not None)
 
     def of(self, index: pd.Index) -> np.ndarray:
-        """Return the features (n, E), float32, of some times."""
+        """Return the features (n, E), float32, of some times; DataError if the index holds none."""
         if self.width == 0:
             return np.zeros((len(index), 0), dtype=np.float32)
+        if not _has_clock(index):
+            raise DataError(
+                f"the forecaster was fitted on times and reads its calendar features off them, but this index is of "
+                f"{index.dtype}. Give a DatetimeIndex or a PeriodIndex."
+            )
         times = _wall_clock(index)
         columns = []
         for cycle in self.cycles:
@@ -87,7 +92,7 @@ def choose_time_features(
     if holidays is not None:
         _check_holidays(holidays, where)
     longest = max(indices, key=len)
-    has_clock = isinstance(longest, pd.DatetimeIndex | pd.PeriodIndex)
+    has_clock = _has_clock(longest)
     if cycles == "auto":
         chosen = _possible(longest) if has_clock else ()
     else:
@@ -100,6 +105,10 @@ def choose_time_features(
             f"{longest.dtype}. Give a DatetimeIndex or a PeriodIndex, or leave them out."
         )
     return TimeFeatures(chosen, holidays)
+
+
+def _has_clock(index: pd.Index) -> bool:
+    return isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
 
 
 def _possible(index: pd.Index) -> tuple[str, ...]:
