@@ -147,6 +147,15 @@ def test_rows_of_no_series_are_an_error():
         XLSTMForecaster(**SETTINGS).fit(panel)
 
 
+def test_a_series_may_begin_after_the_others_are_cut():
+    late = make_series(158, 170, level=50, scale=3, seed=4)
+
+    model = XLSTMForecaster(**SETTINGS).fit(make_panel(late=late))
+
+    forecast = model.predict(fh=[1]).loc["late", "y"]
+    assert abs(float(forecast.iloc[0]) - 50) < 12
+
+
 def test_series_never_touch():
     model = copy.deepcopy(fitted())
     expected = model.predict(fh=[1, 6])

@@ -36,6 +36,7 @@ class SeriesScaler:
 
         `values` is (N, C), or (N, T, C) for windows; a channel without any observed value gets level and scale 0.
         """
+        stop = stop or len(values)  # a series may begin where another is cut
         parts = [part.reshape(-1, values.shape[-1]) for part in (values[:stop], values)]
         inner, whole = (cls.fit(np.where((~np.isnan(part)).any(0), part, 0.0)) for part in parts)
         use = inner.scale > 0
