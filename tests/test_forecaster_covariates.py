@@ -17,6 +17,7 @@ KINDS = np.array(["calm", "busy", "wild"])
 EFFECT = {"calm": 0.0, "busy": 2.0, "wild": -3.0}
 TINY = {
     "horizon": 6,
+    "backbone": "patch",
     "context_length": 12,
     "patch_length": 4,
     "hidden_size": 8,
