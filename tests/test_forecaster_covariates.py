@@ -195,7 +195,10 @@ def test_in_the_sample_the_covariates_of_the_step_itself_are_used():
     ("change", "parts"),
     [
         (lambda X: None, ["no X was given", "Missing columns: ['promotion', 'kind']", "Missing steps: 9", "past_cov"]),
-        (lambda X: X[:5], ["X covers", "2024-01-16 18:00", "Missing columns: none", "Missing steps: 4"]),
+        (
+            lambda X: X[:5],
+            ["X covers", "2024-01-16 18:00", "Missing columns: none", "Missing steps: 4 (2024-01-16 15:00:00, "],
+        ),
         (lambda X: X.iloc[[0, 1, 3, 4, 5, 6, 7, 8]], ["Missing steps: 1"]),
         (lambda X: X.drop(columns="kind"), ["Missing columns: ['kind']", "Missing steps: 0"]),
         (lambda X: X.rename(columns={"kind": "sort"}), ["columns"]),

@@ -422,3 +422,19 @@ def test_holes_in_series_of_a_panel_are_masked_when_asked_for():
     masked.iloc[[30, 31, 200]] = np.nan
     expected = XLSTMForecaster(**SETTINGS).fit(masked)
     pd.testing.assert_frame_equal(model.predict(fh=[1, 6]), expected.predict(fh=[1, 6]))
+
+
+def test_residuals_of_a_panel_are_those_of_each_series():
+    panel, model = make_panel(), fitted()
+
+    residuals = model.predict_residuals()
+    some = model.predict_residuals(panel.loc[["c", "a"]].groupby("station").tail(3))
+
+    assert residuals.index.equals(panel.index)
+    forecast = model.predict(fh=range(-11, 1))
+    for key in SPANS:
+        expected = panel.loc[key, "y"].tail(12) - forecast.loc[key, "y"]
+        np.testing.assert_allclose(residuals.loc[key, "y"].tail(12), expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(some.loc["c", "y"], residuals.loc["c", "y"].tail(3))
+    with pytest.raises(DataError, match="'z'"):
+        model.predict_residuals(pd.concat({"z": panel.loc["a"]}, names=["station", "day"]))

@@ -133,7 +133,7 @@ class XLSTMForecaster(BaseForecaster):
         What to do with times that are left out of a regular index: an error, or missing values in their place.
     resample : str, optional
         A step of time, "1h", to whose grid `y` and `X` are brought first by averaging; times may then be irregular,
-        repeated and unsorted.
+        repeated and unsorted. Give `update` whole steps: rows of a step that was seen before replace its mean.
     calendar : pandas offset, str, DatetimeIndex or TradingCalendar, optional
         What continues a daily index without freq: an offset, the future sessions themselves, or the `calendar_` of
         another forecaster. Default: inferred
@@ -729,14 +729,32 @@ class XLSTMForecaster(BaseForecaster):
         return _origin_table(panel, series, rows, times, steps, point, quantiles, wanted)
 
     def predict_residuals(self, y=None, X=None):
-        """Return observed minus forecast values; of the training series where no `y` is given, as sktime does."""
+        """Return observed minus forecast values; of the training series where no `y` is given."""
+        self.check_is_fitted()
+        where = f"{type(self).__name__}.predict_residuals"
+        panel = self._panel
+        if panel.keys is None:
+            if y is None:
+                y = pd.DataFrame(panel.series[0].values, panel.series[0].axis.index, self._get_varnames())
+                y = y.iloc[:, 0] if self._y_metadata["mtype"] == "pd.Series" else y
+            return super().predict_residuals(y=y, X=X)
         if y is None:
-            self.check_is_fitted()
-            panel = self._panel
-            times = [one.axis.index for one in panel.series]
-            y = panel.frame([one.values for one in panel.series], times, self._get_varnames())
-            y = y.iloc[:, 0] if self._y_metadata["mtype"] == "pd.Series" else y
-        return super().predict_residuals(y=y, X=X)
+            y = panel.frame(
+                [one.values for one in panel.series], [one.axis.index for one in panel.series], panel.columns
+            )
+        parts = dict(take_apart(y, where))
+        if strange := [key for key in parts if key not in panel.keys]:
+            raise DataError(
+                f"{where}: the series {strange[:3]} were not there at fit; there were {panel.keys[:3]}, ..."
+            )
+        numbers = [j for j in range(len(panel)) if panel.key(j) in parts]
+        wanted = [parts[panel.key(j)] for j in numbers]
+        steps = [panel.series[j].axis.steps_of(one.index) for j, one in zip(numbers, wanted, strict=True)]
+        some = copy.copy(self)
+        some._panel, some._scaler = panel.subset(numbers), self._scaler.at(numbers)
+        points, _ = some._forecast_steps(steps, X, where)
+        residuals = [one.to_numpy(dtype=np.float64) - point for one, point in zip(wanted, points, strict=True)]
+        return some._panel.frame(residuals, [one.index for one in wanted], self._get_varnames())
 
     def _predict_moving_cutoff(self, y, cv, X=None, update_params=True, reset_forecaster=True):
         """Update and predict window by window, also where there is no freq by which sktime could shift the cutoff."""
@@ -797,12 +815,16 @@ class XLSTMForecaster(BaseForecaster):
     def _forecast(self, fh, X, where: str) -> tuple[list[pd.Index], list[np.ndarray], list[np.ndarray]]:
         """Return times, points (n, C) and quantiles (n, C, Q) of each series at a horizon, in the sample too."""
         self._refuse_x(X, where)
-        panel, predictor = self._panel, self._predictor()
         try:
-            steps = [_steps(fh, one.axis) for one in panel.series]
-            times = [one.axis.at(part) for one, part in zip(panel.series, steps, strict=True)]
+            steps = [_steps(fh, one.axis) for one in self._panel.series]
+            times = [one.axis.at(part) for one, part in zip(self._panel.series, steps, strict=True)]
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
+        return times, *self._forecast_steps(steps, X, where)
+
+    def _forecast_steps(self, steps: list[np.ndarray], X, where: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return points (n, C) and quantiles (n, C, Q) of each series at steps of its own."""
+        panel, predictor = self._panel, self._predictor()
         most = np.array([max(0, int(part.max())) for part in steps])
         windows, starts = self._windows(panel, self._scaler, X, most, predictor.blocks(int(most.max())), where)
         sizes = np.array([len(part) for part in steps])
@@ -825,7 +847,7 @@ class XLSTMForecaster(BaseForecaster):
             forecast = predictor.forecast(windows, origins, 1, self._scaler.of(of))
             point[~ahead], quantiles[~ahead] = forecast.point[:, 0], forecast.quantiles[:, 0]
         cuts = np.cumsum(sizes)[:-1]
-        return times, np.split(point, cuts), np.split(quantiles, cuts)
+        return np.split(point, cuts), np.split(quantiles, cuts)
 
     def __getstate__(self):
         """Return the state for copies and files, with the network on the CPU: it loads where there is no GPU."""

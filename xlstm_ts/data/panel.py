@@ -89,7 +89,7 @@ class Panel:
             if key in place:
                 series[place[key]] = series[place[key]].updated(part, _named(where, key), X=x, plan=plan)
             elif keys is not None:
-                series.append(make_series(part, calendar=calendar, where=where, X=x, plan=plan, name=_name(key)))
+                series.append(make_series(part, calendar=calendar, where=where, X=x, plan=plan, name=repr(key)))
                 keys.append(key)
         return replace(self, series=tuple(series), keys=None if keys is None else tuple(keys))
 
@@ -157,8 +157,8 @@ def make_panel(
             axis = None  # most panels repeat one index: its rule is found once
         x = X_parts.get(key)
         if X is not None and x is None:
-            raise DataError(f"{where}: X has no rows for {_name(key)}. Give X for every series of y.")
-        name = "" if len(names) == 1 else _name(key)
+            raise DataError(f"{where}: X has no rows for series {key!r}. Give X for every series of y.")
+        name = "" if len(names) == 1 else repr(key)
         series.append(make_series(part, calendar=calendar, where=where, X=x, plan=plan, axis=axis, name=name))
         axis = series[-1].axis
     keys = None if len(names) == 1 else tuple(key for key, _ in parts)
@@ -311,25 +311,23 @@ def _check_coverage(part: pd.DataFrame, times: pd.Index, known: list, key: Hasha
 
 def _raise_uncovered(part: pd.DataFrame | None, times: pd.Index, known: list, key: Hashable, where: str) -> NoReturn:
     if part is None:
-        covered, steps, columns = "no X was given", len(times), known
+        covered, missing, columns = "no X was given", times, known
     else:
         comparable = type(part.index) is type(times) or part.index.dtype == times.dtype
         missing = times[part.index.get_indexer(times) < 0] if comparable else times
         covered = f"X covers {part.index[0]} to {part.index[-1]}" if len(part) else "X is empty"
-        steps, columns = len(missing), [name for name in known if name not in part.columns]
+        columns = [name for name in known if name not in part.columns]
+    shown = ", ".join(str(time) for time in missing[:3]) + (", ..." if len(missing) > 3 else "")
     raise DataError(
         f"{_named(where, key)}: {covered}; covariates that are known ahead are needed from {times[0]} to {times[-1]}. "
-        f"Missing columns: {columns or 'none'}. Missing steps: {steps}. Give these rows, or fit with the columns "
+        f"Missing columns: {columns or 'none'}. Missing steps: "
+        f"{len(missing)}{f' ({shown})' if shown else ''}. Give these rows, or fit with the columns "
         "named in past_covariates."
     )
 
 
 def _named(where: str, key: Hashable) -> str:
     return where if key == 0 and not isinstance(key, str) else f"{where}: series {key!r}"
-
-
-def _name(key: Hashable) -> str:
-    return f"series {key!r}"
 
 
 def _on_clock(index: pd.Index) -> np.ndarray:

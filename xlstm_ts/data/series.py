@@ -95,14 +95,14 @@ def make_series(
     axis : TimeAxis, optional
         That of a series with the same index, if there is one.
     name : str
-        Of the series in a panel, for the messages.
+        Of the series in a panel, quoted, for the messages.
 
     Raises
     ------
     DataError
         The index or the values cannot be used as they are; the message names the place and the remedy.
     """
-    where_in = f"{where}: {name}" if name else where
+    where_in = f"{where}: series {name}" if name else where
     check_values(y, where_in)
     if axis is None:
         check_order(y.index, where_in)
@@ -116,7 +116,7 @@ def make_series(
             f"{MIN_OBSERVED} are needed to learn one step. Give a longer series, or drop this one."
         )
     x = covariate_rows(X, y.index, plan, where_in)
-    check_static(x, plan, name or "the series", where)
+    check_static(x, plan, f"series {name}" if name else "the series", where)
     fill_static(x, plan)
     return SeriesArray(values, axis, y.columns, x)
 

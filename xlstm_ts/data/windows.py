@@ -132,7 +132,9 @@ class Windows:
         """Return what a network reads at some origins, as `Batch.inputs`."""
         return _inputs(*self.contexts(origins), *self.features(origins))
 
-    def features(self, origins: np.ndarray, shift: int = 0) -> tuple[Tensor | None, Tensor | None]:
+    def features(
+        self, origins: np.ndarray, shift: int = 0, *, length: int | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Return the features of the contexts (B, T, E) and of the horizons (B, L, F).
 
         Parameters
@@ -141,10 +143,13 @@ class Windows:
             What is known ahead is read beyond them, everything else before them only.
         shift : int
             By how many steps the windows lie after those of the origins.
+        length : int, optional
+            How many steps of the context, its last ones. Default: T.
         """
         if self.covariates is None or self.known is None:
             return None, None
-        rows, inside = self._rows(origins, shift - self.context_length, self.context_length, len(self.values))
+        length = self.context_length if length is None else length
+        rows, inside = self._rows(origins, shift - length, length, len(self.values))
         context = self.covariates[rows] * inside[..., None]
         if shift > 0:
             later = rows >= torch.as_tensor(origins, device=rows.device)[:, None]

@@ -71,7 +71,6 @@ class NetworkConfig:
         else a point.
     quantile_levels : tuple of float
         Levels that the quantile head predicts, and at which those of a Student t are taken, increasing.
-        Levels that the quantile head predicts, increasing.
     known : tuple of bool
         One entry for each of the E features of covariates: whether it is known ahead. Default: no covariates.
 

@@ -7,6 +7,8 @@ carries is not counted twice. Everything is in units of the training series, rel
 Dimensions: R rows, T context steps, L horizon steps, C channels, Z features of a step.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,14 +51,16 @@ class _Table:
         config = network.config
         width = effect.covariate_weight.shape[-1]
         most = max(1, LARGEST_TABLE // (config.horizon * width))
-        batch = windows.batch(origins[:: -(-len(origins) // most)], stop)
+        origins = origins[:: -(-len(origins) // most)]
+        batch = replace(windows, covariates=None).batch(origins, stop)  # of the context's covariates only the last
         inputs, anchor = from_last_value(batch.context, batch.context_observed)
         self.inputs = inputs.double().cpu()  # [R, T, C]
         self.targets = (batch.target - anchor).double().cpu()  # [R, L, C]
         self.observed = batch.target_observed.cpu()
-        assert batch.covariates is not None
-        assert batch.future is not None
-        self.features = horizon_features(batch.covariates, batch.future).double().cpu()  # [R, L, Z]
+        last, future = windows.features(origins, length=1)
+        assert last is not None
+        assert future is not None
+        self.features = horizon_features(last, future).double().cpu()  # [R, L, Z]
 
     def rows(self, channel: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows with whole targets: contexts (R, T), targets (R, L), features (R, L, Z)."""

@@ -152,6 +152,7 @@ def fit_panel(
     generator = torch.Generator().manual_seed(seed)
     network = ForecastNetwork.create(config.network, generator=generator, device=device)
     penalty = warm_start(network, data.windows, origins, stop=stops, valid_origins=valid)
+    start = _linear_effect(network)
     run = train(
         network,
         data.windows,
@@ -168,7 +169,7 @@ def fit_panel(
     interrupted = run.interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
         whole = data._replace(split=_uncut(panel))
-        again, interrupted = _train_on_all(whole, config, seed, best_epoch, penalty, network, device)
+        again, interrupted = _train_on_all(whole, config, seed, best_epoch, penalty, start, device)
         network = network if interrupted else again
     return Fitted(
         network,
@@ -243,15 +244,25 @@ def _calibrate(network, windows, held_out, origins, config, calibrated):
     return fit(data), measure_coverage(data, levels, fit) if enough else None
 
 
+def _linear_effect(network: ForecastNetwork) -> torch.Tensor | None:
+    return None if network.effect is None else network.effect.covariate_weight.detach().clone()
+
+
 def _train_on_all(
-    data: _Data, config: FitConfig, seed: int, epochs: int, penalty: float, first: ForecastNetwork, device: torch.device
+    data: _Data,
+    config: FitConfig,
+    seed: int,
+    epochs: int,
+    penalty: float,
+    effect: torch.Tensor | None,
+    device: torch.device,
 ) -> tuple[ForecastNetwork, bool]:
     """Train a second network on every row, as long as was best for the first; say whether that was interrupted."""
     generator = torch.Generator().manual_seed(seed)
     network = ForecastNetwork.create(config.network, generator=generator, device=device)
     origins, stops = data.origins("train", config.network.horizon)
-    if network.effect is not None and first.effect is not None:
-        network.effect.load_state_dict(first.effect.state_dict())
+    if network.effect is not None and effect is not None:
+        network.effect.covariate_weight.data.copy_(effect)  # its penalty was judged on held-out windows
     warm_start(network, data.windows, origins, stop=stops, valid_origins=NONE, penalty=penalty)
     if epochs == 0:
         return network, False

@@ -8,6 +8,7 @@ Rows are windows of one channel, as seen from the last observed value and in uni
 Dimensions: R rows, T context steps, L horizon steps, C channels, Q quantile levels.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -119,13 +120,14 @@ def _gather(
 ) -> _Rows:
     channels = network.config.channels
     origins = origins[:: -(-len(origins) * channels // most)]
-    batch = windows.batch(origins, stop)
+    batch = replace(windows, covariates=None).batch(origins, stop)
     scale = instance_scale(batch.context, batch.context_observed)
     scaled = apply_scale(batch.context, batch.context_observed, scale)
     inputs, anchor = from_last_value(scaled, batch.context_observed)
     targets = apply_scale(batch.target, batch.target_observed, scale) - anchor
-    if network.effect is not None and batch.covariates is not None and batch.future is not None:
-        targets = targets - network.effect.linear(batch.covariates, batch.future) / scale.scale
+    last, future = windows.features(origins, length=1)
+    if network.effect is not None and last is not None and future is not None:
+        targets = targets - network.effect.linear(last, future) / scale.scale
     parts = (inputs, targets, batch.target_observed, anchor, scale.scale)
     inputs, targets, observed, anchor, scales = (part.transpose(1, 2).flatten(0, 1).cpu() for part in parts)
     channel = torch.arange(channels).repeat(len(origins))
