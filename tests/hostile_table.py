@@ -704,7 +704,7 @@ LATER = {
     ),
     "X is renamed": (
         lambda: fitted("heated").predict(fh=STEPS, X=HEAT.rename(columns={"heat": "warmth"})),
-        data_error("Missing columns: ['heat']"),
+        data_error("['warmth']", "it had ['heat', 'kind']", "fit again"),
     ),
     "X in another order": (
         lambda: fitted("heated").predict(fh=STEPS, X=HEAT[["kind", "heat"]]),
