@@ -60,7 +60,6 @@ def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (
         raise ParameterError(f"bench kernels: there is no table {unknown[0]!r}; there are {', '.join(TABLES)}.")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
     try:
         say(f"torch {torch.__version__}, {threads} thread(s), float32, medians of {repeats}")
         for name in chosen:
