@@ -39,6 +39,9 @@ def main() -> None:
                 XLSTMForecaster(
                     horizon=horizon,
                     context_length=context_length,
+                    backbone="patch",
+                    patch_length=8,
+                    layout="sm",
                     max_epochs=12,
                     calendar_features=features,
                     on_gap="mask",
