@@ -133,21 +133,6 @@ def test_a_point_loss_gets_its_spread_from_residuals(loss):
     assert 0.65 <= share <= 0.95
 
 
-def test_variance_and_distribution_come_from_our_quantiles(fitted):
-    variance = fitted.predict_var(fh=[1, 2, 3])
-    distribution = fitted.predict_proba(fh=[1, 2, 3])
-    interval = fitted.predict_interval(fh=[1, 2, 3], coverage=0.8)
-
-    np.testing.assert_allclose(distribution.ppf(0.1), interval.iloc[:, [0]], rtol=2e-2)
-    np.testing.assert_allclose(distribution.var(), variance, rtol=2e-2)
-
-
-def test_without_skpro_the_error_names_the_extra(fitted, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "skpro.distributions", None)
-    with pytest.raises(ImportError, match=r"xlstm-ts\[proba\]"):
-        fitted.predict_proba(fh=[1])
-
-
 def test_multivariate_columns_keep_their_order_and_names():
     y = hourly(columns=3)[["station 2", "station 0", "station 1"]]
     y["station 0"] += 1000

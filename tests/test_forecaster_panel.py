@@ -244,10 +244,6 @@ def test_quantiles_intervals_and_variances_serve_panels():
     np.testing.assert_allclose(interval[("y", 0.9, "upper")], quantiles[("y", 0.95)])
     np.testing.assert_allclose(model.predict(fh)["y"], quantiles[("y", 0.5)])
     assert (variance["y"] > 0).all()
-    normal = model.predict_proba(fh)  # the distribution of a panel is a normal
-    assert normal.index.equals(quantiles.index)
-    np.testing.assert_allclose(normal.mean()["y"], model.predict(fh)["y"])
-    np.testing.assert_allclose(normal.var()["y"], variance["y"])
 
 
 def test_a_series_that_is_new_at_update_gets_its_own_level():

@@ -31,6 +31,7 @@ from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.evaluation.baselines import seasonal_period
 from xlstm_ts.inference import BATCH_SIZE, Predictor
 from xlstm_ts.nn.network import NetworkConfig
+from xlstm_ts.piecewise_normal import PiecewiseNormal
 from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.training.calibration import MIN_WINDOWS
 from xlstm_ts.training.defaults import Shape, choose_shape
@@ -38,8 +39,6 @@ from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
 from xlstm_ts.training.loop import TrainingConfig
 from xlstm_ts.training.seeds import draw_seed
-
-DENSE_LEVELS = (np.arange(200) + 0.5) / 200  # for moments and distributions
 
 
 class ShortSeriesWarning(UserWarning):
@@ -621,27 +620,20 @@ class XLSTMForecaster(BaseForecaster):
 
     def _predict_var(self, fh, X=None, cov=False):
         times, _, quantiles = self._forecast(fh, X, f"{type(self).__name__}.predict_var")
-        tables = [_variance(interpolate_levels(part, self._levels, DENSE_LEVELS)) for part in quantiles]
+        tables = [PiecewiseNormal(part, self._levels).variance() for part in quantiles]
         return self._panel.frame(tables, times, self._get_columns("predict_var"))
 
     def _predict_proba(self, fh, X, marginal=True):
         try:
-            from skpro.distributions import Normal, QPD_Empirical
+            from xlstm_ts.distribution import QuantileDistribution
         except ImportError as error:
             raise ImportError(
                 f"{type(self).__name__}.predict_proba needs skpro, which the extra `proba` installs: "
                 "pip install 'xlstm-ts[proba]'."
             ) from error
-        where = f"{type(self).__name__}.predict_proba"
-        if self._panel.keys is not None:
-            # skpro's distribution of quantiles holds no panels; a normal does.
-            mean, spread = self._predict(fh, X), np.sqrt(self._predict_var(fh, X))
-            return Normal(mean.to_numpy(), spread.to_numpy(), index=mean.index, columns=mean.columns)
-        (times,), _, (quantiles,) = self._forecast(fh, X, where)
-        dense, columns = interpolate_levels(quantiles, self._levels, DENSE_LEVELS), self._get_columns("predict")
-        rows = pd.MultiIndex.from_product([DENSE_LEVELS, times])
-        values = pd.DataFrame(np.moveaxis(dense, -1, 0).reshape(len(rows), -1), index=rows, columns=columns)
-        return QPD_Empirical(values, time_indep=False, index=times, columns=columns)
+        times, _, quantiles = self._forecast(fh, X, f"{type(self).__name__}.predict_proba")
+        index, columns = self._panel.index(times), self._get_columns("predict")
+        return QuantileDistribution(np.concatenate(quantiles), self._levels, index=index, columns=columns)
 
     def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None, batch_size=BATCH_SIZE):
         """Forecast from many origins at once, with weights, scalers and calibration as fitted.
@@ -911,14 +903,6 @@ def _steps(fh, axis: TimeAxis) -> np.ndarray:
     elif isinstance(axis.index, pd.DatetimeIndex) and isinstance(values, pd.PeriodIndex):
         values = values.to_timestamp()
     return axis.steps_of(values)
-
-
-def _variance(dense: np.ndarray) -> np.ndarray:
-    """Return the variance of values along the last axis, at most the largest float."""
-    # In units of the largest value nothing is squared that overflows before the variance itself does.
-    unit = np.abs(dense).max(axis=-1, keepdims=True).clip(np.finfo(np.float64).tiny)
-    with np.errstate(over="ignore"):
-        return np.minimum((dense / unit).var(axis=-1) * unit[..., 0] * unit[..., 0], np.finfo(np.float64).max)
 
 
 def _origin_table(panel, series, rows, times, steps, point, quantiles, levels) -> pd.DataFrame:

@@ -24,17 +24,34 @@ def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.nda
     """Return quantiles at `wanted` levels, linear in the normal score of the level.
 
     The outermost pieces are continued beyond the outermost levels, as the tails of a normal would be. With a
-    single level there is no slope to continue: that value is returned for all.
+    single level there is no slope to continue: that value is returned for all. `PiecewiseNormal` is the
+    distribution that has these quantiles.
+
+    Parameters
+    ----------
+    quantiles : array of shape (..., Q)
+        At `levels`, increasing.
+    levels : array of shape (Q,)
+        Increasing, strictly between 0 and 1.
+    wanted : array of shape (K,) or (..., K)
+        Levels strictly between 0 and 1, the same for all or some for each.
+
+    Returns
+    -------
+    array of shape (..., K)
     """
     if len(levels) == 1:
-        return np.repeat(quantiles, len(wanted), axis=-1)
+        return np.repeat(quantiles, wanted.shape[-1], axis=-1)
     scores, targets = ndtri(levels), ndtri(wanted)
     right = np.clip(np.searchsorted(scores, targets), 1, len(levels) - 1)
     left = right - 1
     weight = (targets - scores[left]) / (scores[right] - scores[left])
     # Written as a step from the left value: at weight 0, or between equal values, it is exact.
     # Halved, the step between the largest floats of either sign does not overflow.
-    low, high = quantiles[..., left], quantiles[..., right]
+    if wanted.ndim == 1:
+        low, high = quantiles[..., left], quantiles[..., right]
+    else:
+        low, high = np.take_along_axis(quantiles, left, -1), np.take_along_axis(quantiles, right, -1)
     exact = np.isclose(weight, 1.0, rtol=0, atol=1e-12)
     limit = np.finfo(np.float64).max
     with np.errstate(over="ignore"):

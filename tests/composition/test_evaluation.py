@@ -86,9 +86,8 @@ def scores(module):
                 yield metric
 
 
-NEED_A_DENSITY = ("LogLoss", "SquaredDistrLoss")
 POINT_SCORES = list(scores(metrics))
-QUANTILE_SCORES = [metric for metric in scores(probabilistic) if type(metric).__name__ not in NEED_A_DENSITY]
+QUANTILE_SCORES = list(scores(probabilistic))
 
 
 @pytest.mark.parametrize("metric", POINT_SCORES, ids=lambda metric: type(metric).__name__)
@@ -118,9 +117,19 @@ def test_every_metric_scores_quantiles_intervals_and_distributions(metric, y):
     assert table[f"test_{metric.name}"].iloc[0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("metric", QUANTILE_SCORES, ids=lambda metric: type(metric).__name__)
+def test_every_metric_scores_the_quantiles_of_a_panel_with_a_constant_series(metric):
+    series = {"far": monthly(40, seed=1) * 1e6, "near": monthly(48), "still": monthly(48) * 0 + 5}
+    panel = pd.concat(series, names=["station", "month"])
+
+    table = evaluate(tiny_forecaster(), SingleWindowSplitter(fh=[1, 2, 4]), panel, scoring=metric, error_score="raise")
+
+    assert np.isfinite(table[f"test_{metric.name}"].iloc[0])
+
+
 def test_most_metrics_are_tried():
     assert len(POINT_SCORES) >= 25
-    assert len(QUANTILE_SCORES) == 6
+    assert len(QUANTILE_SCORES) == 8
 
 
 # Splitters

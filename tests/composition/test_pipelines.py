@@ -45,6 +45,20 @@ def test_a_transformed_target_is_the_forecast_of_the_transformed_series_transfor
     )
 
 
+def test_a_transformed_target_has_a_transformed_distribution(y):
+    model = (LogTransformer() * tiny_forecaster()).fit(y)
+    bands = model.predict_quantiles(fh=STEPS, alpha=[0.1, 0.77])
+
+    distribution = model.predict_proba(fh=STEPS)
+
+    logarithm = tiny_forecaster().fit(np.log(y)).predict_proba(fh=STEPS)
+    for level in (0.1, 0.77):
+        values = bands.xs(level, axis=1, level=1)
+        np.testing.assert_allclose(distribution.ppf(level), values)
+        np.testing.assert_allclose(distribution.cdf(values), level)
+        np.testing.assert_allclose(np.exp(logarithm.ppf(level)), values)
+
+
 def test_a_differenced_target_is_summed_up_again(y):
     pipeline = Differencer(na_handling="drop_na") * tiny_forecaster()
 
