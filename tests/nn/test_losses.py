@@ -29,6 +29,26 @@ def test_pinball_of_the_median_is_the_absolute_error():
     torch.testing.assert_close(got, absolute(prediction, target, everything(target)))
 
 
+def test_pinball_and_its_gradient_are_those_of_its_definition():
+    def by_definition(prediction, target, observed):
+        alpha, error = torch.tensor(LEVELS, dtype=target.dtype), target[..., None] - prediction
+        return mean_over(torch.maximum(alpha * error, (alpha - 1) * error).mean(-1), observed) * 2
+
+    target, observed = normal(5, 4, 2, seed=1), normal(5, 4, 2, seed=2) > -0.5
+    target[~observed] = 1e30
+    losses, gradients = [], []
+    for loss in (by_definition, lambda *arguments: pinball(*arguments, LEVELS)):
+        prediction = normal(5, 4, 2, 3).requires_grad_()
+        losses.append(loss(prediction, target, observed))
+        (3 * losses[-1]).backward()
+        gradients.append(prediction.grad)
+
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    nothing = torch.zeros_like(observed)
+    assert pinball(normal(5, 4, 2, 3), target, nothing, LEVELS).item() == 0.0
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_pinball_is_smallest_at_the_quantile_of_the_targets(level):
     target = torch.arange(1.0, 1001.0).view(-1, 1, 1)

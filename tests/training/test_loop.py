@@ -344,6 +344,35 @@ def test_fine_tuning_no_steps_changes_nothing():
     assert same(weights_of(network), before)
 
 
+def test_averaged_weights_are_what_is_validated_and_kept():
+    class Follow(Callback):
+        """Average by hand."""
+
+        def __init__(self, network):
+            self.network, self.average, self.count = network, weights_of(network), 0
+
+        def on_step_end(self, run):
+            self.count += 1
+            decay = min(0.9, (1 + self.count) / (10 + self.count))
+            for name, value in self.network.state_dict().items():
+                self.average[name] += (1 - decay) * (value - self.average[name])
+
+    network, plain = make_network(dropout=0.2), make_network(dropout=0.2)
+    follow = Follow(network)
+    run = run_training(network, replace(TRAINING, averaging=0.9), [follow])
+    run_training(plain)
+
+    assert follow.count == 12
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, follow.average[name])
+    assert not same(weights_of(network), weights_of(plain))
+    assert run.history[-1]["valid_loss"] == evaluate(network, sine_windows(), VALID)
+    best = make_network(dropout=0.2)
+    run = run_training(best, replace(TRAINING, averaging=0.9, max_epochs=8, learning_rate=0.3), [BestWeights(1)])
+    losses = [row["valid_loss"] for row in run.history]
+    assert evaluate(best, sine_windows(), VALID) == min(losses)
+
+
 @pytest.mark.parametrize("total", [1, 2, 19, 40, 1000])
 def test_the_rate_rises_linearly_then_falls_along_half_a_cosine(total):
     warmup = max(1, int(total * 0.05))
@@ -432,6 +461,8 @@ def test_rates_must_be_numbers(name, value):
 
 
 def test_a_negative_decay_is_refused_and_none_is_fine():
+    with pytest.raises(ParameterError, match=r"^averaging=1\.0 is impossible"):
+        replace(TRAINING, averaging=1.0)
     with pytest.raises(ParameterError, match=r"^weight_decay=-0\.1 is impossible"):
         replace(TRAINING, weight_decay=-0.1)
     assert replace(TRAINING, weight_decay=0, steps_per_epoch=None).weight_decay == 0

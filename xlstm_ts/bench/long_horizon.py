@@ -56,7 +56,7 @@ PROTOCOLS = ("96", "tuned", "default")
 MODELS = ("xlstm", "lstm", "linear", "seasonal_naive")
 
 LINEAR_LOOKBACKS = (96, 192, 336, 512, 720)
-SEARCH: dict[str, tuple] = {"context_length": (336, 512)}
+SEARCH: dict[str, tuple] = {"context_length": (336, 512), "learning_rate": (3e-4, 1e-3)}
 """What is tuned, one after the other."""
 
 BATCH = 256  # windows that are scored at once
@@ -140,6 +140,7 @@ class Setting:
     batch_size: int = 128
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
+    averaging: float = 0.99
     patience: int = 4
 
     def network(self, task: Task) -> NetworkConfig:
@@ -174,6 +175,7 @@ class Setting:
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             gradient_clip=1.0,
+            averaging=self.averaging,
         )
 
     def __str__(self) -> str:

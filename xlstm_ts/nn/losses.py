@@ -21,9 +21,30 @@ def make_loss(name: str, levels: tuple[float, ...]) -> Loss:
 
 def pinball(prediction: Tensor, target: Tensor, observed: Tensor, levels: tuple[float, ...]) -> Tensor:
     """Return twice the mean pinball loss, which at level one half is the absolute error."""
-    alpha = torch.tensor(levels, dtype=prediction.dtype, device=prediction.device)
-    error = target[..., None] - prediction
-    return mean_over(torch.maximum(alpha * error, (alpha - 1) * error).mean(-1), observed) * 2
+    return _Pinball.apply(prediction, target, observed, levels)
+
+
+class _Pinball(torch.autograd.Function):
+    """max(a e, (a - 1) e) of e = target - prediction is -e ([e < 0] - a), and the bracket is its slope.
+
+    Predictions are the largest tensors of a training step: autograd would hold and walk through many of this size.
+    """
+
+    @staticmethod
+    def forward(ctx, prediction, target, observed, levels):
+        alpha = torch.tensor(levels, dtype=prediction.dtype, device=prediction.device)
+        error = (target[..., None] - prediction).masked_fill_(~observed[..., None], 0.0)
+        slope = (error < 0).to(error.dtype).sub_(alpha)
+        share = 2 / (len(levels) * observed.sum().clamp_min(1)).to(error.dtype)
+        loss = -(error.mul_(slope).sum() * share)
+        ctx.save_for_backward(slope.mul_(observed[..., None]).mul_(share))
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (slope,) = ctx.saved_tensors
+        return slope * gradient, None, None, None
 
 
 def absolute(prediction: Tensor, target: Tensor, observed: Tensor) -> Tensor:

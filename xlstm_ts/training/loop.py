@@ -1,7 +1,8 @@
 """The training loop: train -> epoch -> step, and one function for each thing that they need.
 
-AdamW, a learning rate that warms up linearly and falls along a cosine, clipped gradients, a stop when the loss is
-not finite. Randomness comes from the generator that is passed; global seeds are neither read nor set.
+AdamW, a learning rate that warms up linearly and falls along a cosine, clipped gradients, weights averaged over the
+last steps if wanted, a stop when the loss is not finite. Randomness comes from the generator that is passed; global
+seeds are neither read nor set.
 """
 
 import math
@@ -42,6 +43,9 @@ class TrainingConfig:
         Windows per step.
     learning_rate, weight_decay, gradient_clip : float
         Peak rate and decay of AdamW, and the largest norm of a gradient.
+    averaging : float
+        Decay per step of the exponential average of the weights, which is what is validated and kept: at 0.99 it
+        reaches some hundred steps back, less while fewer have been made. 0 keeps the last weights themselves.
 
     Raises
     ------
@@ -55,6 +59,7 @@ class TrainingConfig:
     learning_rate: float
     weight_decay: float
     gradient_clip: float
+    averaging: float = 0.0
 
     def __post_init__(self):
         for name in ("max_epochs", "batch_size"):
@@ -66,6 +71,7 @@ class TrainingConfig:
             require(is_between(value, 0, math.inf) and value > 0, name, value, "a finite number above 0")
         decay = self.weight_decay
         require(is_between(decay, 0, math.inf), "weight_decay", decay, "a finite number, 0 or above")
+        require(is_between(self.averaging, 0, 1), "averaging", self.averaging, "a number from 0 to below 1")
 
 
 def train(
@@ -112,14 +118,16 @@ def train(
         A loss was not finite.
     """
     steps = steps_in_epoch(len(origins), config)
-    run = Run(network, config.max_epochs * steps)
+    average = _Average(network, config.averaging) if config.averaging else None
+    kept = network if average is None else average.module
+    run = Run(kept, config.max_epochs * steps)
     optimiser = make_optimiser(network, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, run.total_steps))
     seed = int(torch.randint(2**62, (), generator=generator))
     set_dropout_generator(network, torch.Generator(windows.values.device).manual_seed(seed))
     if len(valid_origins):
         # Where training starts from is a candidate too: it counts as epoch 0.
-        loss = evaluate(network, windows, valid_origins)
+        loss = evaluate(kept, windows, valid_origins)
         run.history.append(
             {"epoch": 0, "train_loss": math.nan, "valid_loss": loss, "learning_rate": 0.0, "seconds": 0.0}
         )
@@ -128,8 +136,9 @@ def train(
         for number in range(1, config.max_epochs + 1):
             start = time.perf_counter()
             chosen = torch.randperm(len(origins), generator=generator)[: steps * config.batch_size].numpy()
-            train_loss = epoch(network, windows, origins[chosen], stop, optimiser, schedule, config, run, callbacks)
-            valid_loss = evaluate(network, windows, valid_origins) if len(valid_origins) else math.nan
+            taken = (optimiser, schedule, average, config)
+            train_loss = epoch(network, windows, origins[chosen], stop, taken, run, callbacks)
+            valid_loss = evaluate(kept, windows, valid_origins) if len(valid_origins) else math.nan
             _check_finite(valid_loss if len(valid_origins) else train_loss, "validation", number, config)
             rate = schedule.get_last_lr()[0]
             seconds = time.perf_counter() - start
@@ -146,20 +155,25 @@ def train(
         set_dropout_generator(network, None)
         network.eval()
         _tell(callbacks, "on_train_end", run)
+        if average is not None:
+            network.load_state_dict(kept.state_dict())
     if not len(valid_origins):  # nothing has looked at the weights since the last step
         last = evaluate(network, windows, origins[-EVALUATION_BATCH:])
         _check_finite(last, "training", run.history[-1]["epoch"], config)
     return run
 
 
-def epoch(network, windows, origins, stop, optimiser, schedule, config, run, callbacks) -> float:
+def epoch(network, windows, origins, stop, taken, run, callbacks) -> float:
     """Go once through the given windows; return the mean loss."""
+    optimiser, schedule, average, config = taken
     network.train()
     losses = []
     for first in range(0, len(origins), config.batch_size):
         batch = windows.batch(origins[first : first + config.batch_size], stop)
         loss = step(network, batch, optimiser, config)
         schedule.step()
+        if average is not None:
+            average.update_parameters(network)
         losses.append(loss)
         _check_finite(loss, "training", run.history[-1]["epoch"] + 1 if run.history else 1, config)
         _tell(callbacks, "on_step_end", run)
@@ -220,6 +234,17 @@ def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None
         {"params": linear, "weight_decay": 0.0, "lr": rate * LINEAR_RATE},
     ]
     return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+class _Average(torch.optim.swa_utils.AveragedModel):
+    """The exponential average of a network's weights, from its start on."""
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        def update(averages, weights, count):
+            torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+        super().__init__(network, multi_avg_fn=update)
+        self.update_parameters(network)
 
 
 def rate_at(step: int, total: int) -> float:
