@@ -239,6 +239,8 @@ def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None
 class _Average(torch.optim.swa_utils.AveragedModel):
     """The exponential average of a network's weights, from its start on."""
 
+    module: ForecastNetwork | RegressionNetwork
+
     def __init__(self, network: torch.nn.Module, decay: float):
         def update(averages, weights, count):
             torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
