@@ -19,7 +19,7 @@ ROWS = 60
 BASE = replace(SMALL_NETWORK, channels=2, horizon=3, layout="sm", dropout=0.3, quantile_levels=tuple(LEVELS))
 CASES = {
     "patch": (BASE, None),
-    "stacked, calibrated": (replace(BASE, backbone="stacked"), WidthFactors(np.full((3, 2, 5), 1.5))),
+    "stacked, calibrated": (replace(BASE, backbone="stacked"), WidthFactors(np.full((3, 2, 5), 1.5), np.ones((1, 2)))),
     "point": (replace(BASE, loss="mse"), ResidualQuantiles(np.broadcast_to(norm.ppf(LEVELS), (3, 2, 5)))),
 }
 every_case = pytest.mark.parametrize(("config", "calibration"), CASES.values(), ids=CASES)
@@ -185,11 +185,14 @@ def test_a_context_with_nothing_observed_gives_the_training_distribution(config,
 
 def test_calibration_widens_every_block():
     series = draw_series()
-    narrow = make_predictor(BASE, None, series).forecast(series, np.array([ROWS]), 7)
+    narrow, wide = (
+        make_predictor(BASE, WidthFactors(np.full((3, 2, 5), factor), np.ones((1, 2))), series)
+        .forecast(series, np.array([ROWS]), 7)
+        .quantiles
+        for factor in (1.0, 2.0)
+    )
 
-    wide = make_predictor(BASE, WidthFactors(np.full((3, 2, 5), 2.0)), series).forecast(series, np.array([ROWS]), 7)
-
-    ratio = np.ptp(wide.quantiles, axis=-1) / np.ptp(narrow.quantiles, axis=-1)
+    ratio = np.ptp(wide, axis=-1) / np.ptp(narrow, axis=-1)
     np.testing.assert_allclose(ratio[:, :3], 2.0, rtol=1e-6)
     assert (ratio[:, 3:] > 1.3).all()
 

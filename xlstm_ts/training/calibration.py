@@ -2,9 +2,19 @@
 
 For a quantile network the distance of each pair of levels (a, 1 - a) from the median is multiplied by the smallest
 factor with which the pair would have covered the share 1 - 2a of the held-out targets, with the finite-sample
-correction of split conformal prediction (Romano, Patterson and Candes 2019); the median stays. There is one factor
-per step and channel; where windows are few, a step borrows the scores of its neighbours. For a point network,
-quantiles are those of its held-out residuals, in units of the window's own scale.
+correction of split conformal prediction (Romano, Patterson and Candes 2019, arXiv 1905.03222); the median stays. There
+is one factor per step and channel. How far it is believed depends on how much it rests on:
+
+* Windows overlap. Errors at step l of neighbouring origins are correlated up to l - 1 origins apart (those of an ideal
+  forecast are a moving average of that order, Diebold and Mariano 1995), so that W windows count as W / l.
+* The outer pairs hang on the few largest errors. Where windows are few, the factors of all pairs lean to their
+  geometric mean.
+* The held-out part is one stretch of time and the next may be another, which no correction for sampling foresees
+  (Barber et al. 2023, arXiv 2202.13415). So all factors lean to 1, to what the network says.
+* Calm does not last, nor does storm: the spread of a window is no more than an estimate of what comes, and widths
+  follow it less than in proportion.
+
+For a point network, quantiles are those of its held-out residuals, in units of the window's own scale.
 
 Dimensions: W windows, B windows to forecast, L horizon steps, C channels, Q quantile levels.
 """
@@ -24,23 +34,16 @@ MIN_WINDOWS = 30
 """Held-out windows below which nothing is calibrated: the 80 % interval would rest on six of them."""
 
 
-INDEPENDENT = 20
-"""Independent windows below which a step borrows from its neighbours."""
+PRIOR_WINDOWS = 20.0
+"""Independent windows that weigh as much as the other pairs together, and as the network's own word: a factor of 1."""
 
 
 LARGEST_FACTOR = 10.0
 """A series that jumps out of a flat stretch would ask for any factor at all, and get intervals without meaning."""
 
 
-POWERS = (0.0, 0.25, 0.5, 0.75)
-"""How much less the widths may follow the spread of the window: calm days can come before storms."""
-
-
-WORTH = 0.01
-"""Share of the loss that another power than 0 has to save."""
-
-
-ENOUGH_TO_CHOOSE = 4 * MIN_WINDOWS
+RETURN = 0.2
+"""How far the logarithm of a window's spread is taken to go back to its mean until the targets come."""
 
 
 class HeldOut(NamedTuple):
@@ -49,79 +52,77 @@ class HeldOut(NamedTuple):
     forecast: np.ndarray  # [W, L, C, Q]
     target: np.ndarray  # [W, L, C], NaN where not observed
     scale: np.ndarray  # [W, 1, C], of each window
+    stride: int = 1  # origins from one window to the next
+
+    def part(self, rows: slice) -> "HeldOut":
+        """Return some of the windows."""
+        return self._replace(forecast=self.forecast[rows], target=self.target[rows], scale=self.scale[rows])
 
 
 @torch.no_grad()
 def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> HeldOut:
     """Run the network over held-out windows, thinned evenly if they are very many."""
     network.eval()
-    origins = origins[:: -(-len(origins) // MAX_EVALUATION_WINDOWS)]
+    stride = -(-len(origins) // MAX_EVALUATION_WINDOWS)
+    origins = origins[::stride]
     parts = []
     for first in range(0, len(origins), EVALUATION_BATCH):
         batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
-        forecast, state = network(**batch.inputs)
-        forecast = network.quantiles(forecast)
-        target = torch.where(batch.target_observed, batch.target, torch.nan)
-        parts.append([tensor.double().cpu().numpy() for tensor in (forecast, target, state.scale.scale)])
-    return HeldOut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        output, state = network(**batch.inputs)
+        observed = torch.where(batch.target_observed, batch.target, torch.nan)
+        tensors = (network.quantiles(output), observed, state.scale.scale)
+        parts.append([tensor.double().cpu().numpy() for tensor in tensors])
+    forecast, target, scale = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return HeldOut(forecast, target, scale, stride)
 
 
 @dataclass(frozen=True)
 class WidthFactors:
     """Calibration of a quantile network: `factors` (L, C, Q) on the distance from the median.
 
-    The network's widths are proportional to the spread of the window. Divided by that spread to a `power`, in units
-    of the training series' spread, they follow it less: not at all at a power of 1.
+    The network's widths are proportional to the spread of the window; here they are so to its power 1 - RETURN, in
+    units of `usual_scale` (1, C), the geometric mean of the spreads that the factors were measured with.
     """
 
     factors: np.ndarray
-    power: float = 0.0
+    usual_scale: np.ndarray
 
     @classmethod
-    def fit(cls, held_out: HeldOut, levels: np.ndarray, power: float = 0.0) -> "WidthFactors":
+    def fit(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
         """Measure held-out windows; `levels` are symmetric around one half."""
-        forecast, target = held_out.forecast, held_out.target
-        factors = np.ones(forecast.shape[1:])
-        middle = len(levels) // 2
-        unit = held_out.scale**power
+        forecast, target, scale, stride = held_out
+        usual_scale = np.exp(np.log(scale).mean(0))
+        by = _towards(scale, usual_scale)
+        horizon, middle = forecast.shape[1], len(levels) // 2
+        windows = stride * (~np.isnan(target)).sum(0) / np.arange(1, horizon + 1)[:, None]
+        trust = (windows / (windows + PRIOR_WINDOWS))[..., None]
+        tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
+        pairs = np.empty((*forecast.shape[1:3], middle))
         for low in range(middle):
             high = len(levels) - 1 - low
-            tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
             above = (target - forecast[..., middle]) / np.maximum(forecast[..., high] - forecast[..., middle], tiny)
             below = (forecast[..., middle] - target) / np.maximum(forecast[..., middle] - forecast[..., low], tiny)
-            scores = np.maximum(above, below) * unit
-            pair = conformal_quantile(_with_neighbours(scores), levels[high] - levels[low])
-            factors[..., low] = factors[..., high] = pair
-        observed = int((~np.isnan(target)).any((1, 2)).sum())
-        return cls(_lean(np.clip(factors, 0.0, LARGEST_FACTOR), observed), power)
-
-    @classmethod
-    def choose(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
-        """Measure held-out windows, with the power with which each half forecasts the other best.
-
-        With fewer than ENOUGH_TO_CHOOSE windows, or where it is not WORTH it, the widths follow the spread of the
-        window: the power is 0.
-        """
-        if len(held_out.target) < ENOUGH_TO_CHOOSE:
-            return cls.fit(held_out, levels)
-        halves = split_in_two(held_out)
-
-        def loss(power: float) -> float:
-            pairs = zip(halves, reversed(halves), strict=True)
-            return sum(_pinball(cls.fit(one, levels, power), other, levels) for one, other in pairs)
-
-        losses = {power: loss(power) for power in POWERS}
-        best = min(losses, key=lambda power: losses[power])
-        return cls.fit(held_out, levels, best if losses[best] < (1 - WORTH) * losses[0.0] else 0.0)
+            scores = np.maximum(above, below) / by
+            pairs[..., low] = conformal_quantile(scores, levels[high] - levels[low], windows)
+        logs = np.log(np.clip(pairs, 1 / LARGEST_FACTOR, LARGEST_FACTOR))
+        mean = logs.sum(-1, keepdims=True) / max(middle, 1)
+        logs = trust * (trust * logs + (1 - trust) * mean)
+        factors = np.exp(np.concatenate([logs, np.zeros_like(logs[..., :1]), logs[..., ::-1]], axis=-1))
+        return cls(factors, usual_scale)
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
         middle = forecast.shape[-1] // 2
         centre = forecast[..., middle : middle + 1]
-        wider = centre + (forecast - centre) * self.factors / scale[..., None] ** self.power
+        wider = centre + (forecast - centre) * self.factors * _towards(scale, self.usual_scale)[..., None]
         above = np.maximum.accumulate(wider[..., middle:], axis=-1)
         below = np.minimum.accumulate(wider[..., middle::-1], axis=-1)[..., ::-1]
         return np.concatenate([below[..., :-1], above], axis=-1)
+
+
+def _towards(scale: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Return what the widths of windows (B, 1, C) are multiplied by, for their spread to go back towards the usual."""
+    return (usual / scale) ** RETURN
 
 
 @dataclass(frozen=True)
@@ -145,47 +146,19 @@ class ResidualQuantiles:
         return forecast + self.offsets * scale[..., None]
 
 
-def conformal_quantile(scores: np.ndarray, coverage: float) -> np.ndarray:
+def conformal_quantile(scores: np.ndarray, coverage: float, windows: np.ndarray | None = None) -> np.ndarray:
     """Return the value that a new score stays below with probability `coverage`, along the first axis.
 
-    The ceil((n + 1) * coverage)-th smallest of n scores; the largest, where that number exceeds n. NaN scores do
-    not count; 0 where there is none.
+    Of scores that are worth n independent `windows` (default: each is one), the smallest that at least a share
+    (1 + 1 / n) * `coverage` of them does not exceed: of n scores the ceil((n + 1) * coverage)-th smallest. The largest,
+    where that share is more than 1. NaN scores do not count; 0 where there is none.
     """
     count = (~np.isnan(scores)).sum(0)
-    rank = np.ceil((count + 1) * coverage - 1e-9).astype(int)
-    index = np.clip(np.minimum(rank, count) - 1, 0, None)
+    windows = np.maximum(count if windows is None else windows, np.finfo(np.float64).tiny)
+    share = np.minimum(coverage * (1 + 1 / windows), 1.0)
+    index = np.clip(np.ceil(share * count - 1e-9).astype(int) - 1, 0, None)
     chosen = np.take_along_axis(np.sort(scores, axis=0), index[None], axis=0)[0]
     return np.where(count > 0, chosen, 0.0)
-
-
-def _lean(factors: np.ndarray, windows: int) -> np.ndarray:
-    """Let the factors (L, C, Q) of each channel lean to their geometric mean over the channels.
-
-    By half where there are INDEPENDENT independent windows (see `_with_neighbours`), by less where there are more:
-    few of them say little of a single channel. Factors of 0, where the median was always met or nothing was observed,
-    stay and do not count.
-    """
-    independent = windows / len(factors)
-    own = independent / (independent + INDEPENDENT)
-    some = factors > 0
-    logs = np.log(np.where(some, factors, 1.0))
-    mean = logs.sum(1, keepdims=True) / np.maximum(some.sum(1, keepdims=True), 1)
-    return np.where(some, np.exp(own * logs + (1 - own) * mean), 0.0)
-
-
-def _with_neighbours(scores: np.ndarray) -> np.ndarray:
-    """Put beside the scores (W, L, C) of each step those of its neighbours, as many as few windows need.
-
-    Windows overlap: W of them hold about W / L independent ones. Where these are fewer than INDEPENDENT, the steps
-    on either side are pooled until they are not.
-    """
-    windows, horizon = scores.shape[:2]
-    reach = min(horizon - 1, max(0, int(np.ceil((INDEPENDENT * horizon / windows - 1) / 2))))
-    pooled = np.full((2 * reach + 1, *scores.shape), np.nan)
-    for j, shift in enumerate(range(-reach, reach + 1)):
-        start, stop = max(0, -shift), min(horizon, horizon - shift)
-        pooled[j, :, start:stop] = scores[:, start + shift : stop + shift]
-    return pooled.reshape(-1, *scores.shape[1:])
 
 
 def measure_coverage(
@@ -193,8 +166,9 @@ def measure_coverage(
 ) -> dict[float, tuple[float, float]]:
     """Return the share of held-out targets in the central intervals: as the network says them, and calibrated.
 
-    Each half is calibrated by the other, so that no target is counted that its interval has seen. By nominal coverage,
-    the narrowest interval first; NaN for what a point network does not say.
+    Each half is calibrated by the other, so that no target is counted that its interval has seen, but for the windows
+    on either side of the seam. By nominal coverage, the narrowest interval first; NaN for what a point network does not
+    say.
     """
     earlier, later = split_in_two(held_out)
     crossed = [fit(one).apply(other.forecast, other.scale) for one, other in ((later, earlier), (earlier, later))]
@@ -218,10 +192,4 @@ def _share_inside(low: np.ndarray, high: np.ndarray, target: np.ndarray) -> floa
 def split_in_two(held_out: HeldOut) -> tuple[HeldOut, HeldOut]:
     """Return the earlier and the later half of held-out windows."""
     half = len(held_out.target) // 2
-    return HeldOut(*(part[:half] for part in held_out)), HeldOut(*(part[half:] for part in held_out))
-
-
-def _pinball(calibration: WidthFactors, held_out: HeldOut, levels: np.ndarray) -> float:
-    quantiles = calibration.apply(held_out.forecast, held_out.scale)
-    error = held_out.target[..., None] - quantiles
-    return float(np.nanmean(np.maximum(levels * error, (levels - 1) * error)))
+    return held_out.part(slice(half)), held_out.part(slice(half, None))

@@ -238,7 +238,7 @@ def _calibrate(network, windows, held_out, origins, config, calibrated):
         fit = partial(ResidualQuantiles.fit, levels=levels)
     elif calibrated:
         data = forecast_held_out(network, windows, held_out)
-        fit = partial(WidthFactors.choose, levels=levels)
+        fit = partial(WidthFactors.fit, levels=levels)
     else:
         return None, None
     return fit(data), measure_coverage(data, levels, fit) if enough else None
