@@ -533,6 +533,38 @@ def test_resampling_brings_x_to_the_same_grid():
     np.testing.assert_allclose(got, fitted().predict(fh=[1, 6], X=X[-AHEAD:]), atol=1e-5)
 
 
+def test_rows_that_begin_inside_a_known_step_are_refused_and_whole_steps_replace_it():
+    y, X = make_data()
+    fine = y.index.repeat(2) + pd.to_timedelta(np.tile([0, 30], ROWS), "min")
+    y2, X2 = (data.loc[data.index.repeat(2)].set_axis(fine) for data in (y, X))
+    model = XLSTMForecaster(**TINY | {"resample": "1h", "validation_fraction": 0}).fit(
+        y2[:601], X2[:601]
+    )  # half of the last hour is there
+    cutoff = model.cutoff[0]
+
+    for rest_y, rest_x in ((y2[601:], X2[601:]), (y2[600:], X2[601:])):
+        with pytest.raises(DataError, match=r"begin at 2024-.*inside the step of 1h from .*from the next one on"):
+            model.update(rest_y, X=rest_x, update_params=False)
+        assert model.cutoff[0] == cutoff
+
+    model.update(y2[600:], X=X2[600:], update_params=False)  # from the beginning of that hour
+    expected = XLSTMForecaster(**TINY | {"resample": "1h", "validation_fraction": 0}).fit(y2[:601], X2[:601])
+    expected.update(y2, X=X2, update_params=False)  # from the beginning of all
+    future = X2.set_axis(fine + (fine[-1] - fine[0] + pd.Timedelta("30min")))[: 2 * AHEAD]
+    pd.testing.assert_series_equal(model.predict(fh=[1], X=future), expected.predict(fh=[1], X=future))
+
+
+def test_rows_of_a_panel_that_begin_inside_a_known_step_are_named_by_their_series():
+    y = wave(120)
+    fine = y.index.repeat(2) + pd.to_timedelta(np.tile([0, 30], 120), "min")
+    half = pd.concat({name: y.loc[y.index.repeat(2)].set_axis(fine).to_frame() for name in "ab"}, names=["s", "t"])
+    known = half[half.index.get_level_values(1) <= fine[200]]
+    model = plain(resample="1h", validation_fraction=0).fit(known)
+
+    with pytest.raises(DataError, match=r"update: series 'a': the rows begin at"):
+        model.update(half.drop(known.index), update_params=False)
+
+
 def test_pieces_of_a_series_come_to_the_same_grid():
     y, X = make_data()  # 400 hours, which seven do not divide
     model = XLSTMForecaster(**TINY | {"resample": "7h", "horizon": 2, "validation_fraction": 0}).fit(y[:203], X[:203])

@@ -22,6 +22,7 @@ from xlstm_ts.data.panel import (
     repair,
     take_apart,
 )
+from xlstm_ts.data.repair import check_whole_step
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.series import MIN_OBSERVED, check_columns, check_values
 from xlstm_ts.data.time_axis import MOST_STEPS, TimeAxis, check_order
@@ -132,7 +133,7 @@ class XLSTMForecaster(BaseForecaster):
         What to do with times that are left out of a regular index: an error, or missing values in their place.
     resample : str, optional
         A step of time, "1h", to whose grid `y` and `X` are brought first by averaging; times may then be irregular,
-        repeated and unsorted. Give `update` whole steps: rows of a step that was seen before replace its mean.
+        repeated and unsorted. Give `update` whole steps: rows that begin inside a step seen before are an error.
     calendar : pandas offset, str, DatetimeIndex or TradingCalendar, optional
         What continues a daily index without freq: an offset, the future sessions themselves, or the `calendar_` of
         another forecaster. Default: inferred
@@ -358,8 +359,13 @@ class XLSTMForecaster(BaseForecaster):
         # Of new rows of y the fitted axis knows which are left out, where a few by themselves do not show it.
         on_gap = "raise" if self.is_fitted and check is check_values else self.on_gap
         repaired = repair(frame, where, resample=self.resample, on_gap=on_gap)
+        seen = {}
+        if self.resample is not None and where.startswith(f"{type(self).__name__}.update"):
+            seen = {self._panel.key(j): one.axis.index for j, one in enumerate(self._panel.series)}
         for key, part in take_apart(repaired, where):
             name = where if key == 0 else f"{where}: series {key!r}"
+            if key in seen:
+                check_whole_step(dict(take_apart(frame, where))[key], part, seen[key], self.resample, name)
             check(part, name)
             check_order(part.index, name)
         if repaired is frame:

@@ -26,6 +26,7 @@ from sktime.split import (
     TemporalTrainTestSplitter,
     temporal_train_test_split,
 )
+from sktime.split.compose import Repeat, SyncToLongest
 
 STEPS = [1, 2, 4]
 FOLDS = ExpandingWindowSplitter(fh=STEPS, initial_window=30, step_length=5)
@@ -143,10 +144,12 @@ SPLITTERS = [
     ExpandingSlidingWindowSplitter(fh=STEPS, initial_window=20, step_length=8, max_expanding_window_length=30),
     ExpandingWindowSplitter(fh=STEPS, initial_window=30, step_length=7),
     ForecastingHorizonSplitter(fh=STEPS),
+    Repeat(ExpandingWindowSplitter(fh=[1], initial_window=30, step_length=7), times=2),  # it states no other horizon
     SameLocSplitter(ExpandingWindowSplitter(fh=STEPS, initial_window=30, step_length=7)),
     SingleWindowSplitter(fh=STEPS, window_length=25),
     SlidingGreedySplitter(train_size=20, test_size=4, folds=3),
     SlidingWindowSplitter(fh=STEPS, window_length=24, step_length=9),
+    SyncToLongest(SlidingWindowSplitter(fh=STEPS, window_length=24, step_length=9)),
 ]
 
 

@@ -100,6 +100,24 @@ def test_each_series_has_its_own_scale_and_all_share_that_of_x():
     assert scaler.of(1).backward(np.array([[1.0]])) == [[30.0]]
 
 
+def test_hundreds_of_series_are_laid_out_once_however_long_the_windows_are():
+    lengths = np.random.default_rng(0).integers(100, 2000, 200)
+    parts = {k: pd.DataFrame({"y": np.arange(n) % 7.0}, index=pd.RangeIndex(n)) for k, n in enumerate(lengths)}
+    panel = make_panel(pd.concat(parts, names=["series", "t"]), where="fit")
+    scaler = panel_scaler(panel, lengths)
+    plan = CovariatePlan.unscaled([], TimeFeatures())
+
+    import torch
+
+    for context_length in (8, 512):
+        windows, starts = panel_windows(
+            panel, scaler, plan, context_length, 24, torch.device("cpu"), ahead=24
+        )  # fmt: skip
+        assert len(windows.values) == (lengths + 24).sum()
+        assert windows.values.nbytes == 4 * len(windows.values)
+        np.testing.assert_array_equal(np.diff(starts), lengths[:-1] + 24)
+
+
 def test_windows_hold_the_future_of_what_is_known():
     y = frame(a=[0.0, 2.0], b=[10.0, 30.0])
     X = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]}, index=y.index)

@@ -111,6 +111,20 @@ def test_backward_undoes_forward(values):
     np.testing.assert_allclose((scaled**2).mean(0)[moving], 1.0, rtol=1e-6)
 
 
+def test_what_comes_after_the_cut_gives_a_constant_channel_its_unit_alone():
+    nan = np.nan
+    values = np.array([[5.0, 1.0, nan, nan], [5.0, 3.0, nan, nan], [5.0, 2.0, 7.0, nan], [9.0, 90.0, 9.0, nan]])
+
+    scaler = SeriesScaler.fit_before(values, 2)
+
+    np.testing.assert_array_equal(scaler.level, [5.0, 2.0, 8.0, 0.0])
+    np.testing.assert_allclose(scaler.scale, [values[:, 0].std(), 1.0, 1.0, 0.0])
+    later = values.copy()
+    later[2:] *= 100
+    np.testing.assert_array_equal(SeriesScaler.fit_before(later, 2).level[:2], scaler.level[:2])
+    np.testing.assert_array_equal(SeriesScaler.fit_before(values, 0).parts, SeriesScaler.fit_before(values, 4).parts)
+
+
 def test_missing_values_pass_through_the_scaler():
     values = np.array([[1.0], [np.nan], [3.0]])
     scaler = SeriesScaler.fit(values)

@@ -45,6 +45,34 @@ def resampled(frame: pd.DataFrame, step: str, where: str) -> pd.DataFrame:
     return grid.agg(rules)[list(frame.columns)] if rules else grid.first()
 
 
+def check_whole_step(part: pd.DataFrame, grid: pd.DataFrame, known: pd.Index, step: str, where: str) -> None:
+    """Raise where new rows of a series begin inside a step whose mean is known: it would become that of the rest.
+
+    Parameters
+    ----------
+    part, grid : pd.DataFrame
+        The new rows, and what `resampled` makes of them.
+    known : pd.Index
+        The steps of the series so far.
+    step : str
+        Of the grid.
+    where : str
+        Object and method, for the messages.
+
+    Raises
+    ------
+    DataError
+        Rows from the beginning of the step on are missing.
+    """
+    first, begin = part.index.min(), grid.index[0]
+    if first > begin and begin in known[1:]:
+        raise DataError(
+            f"{where}: the rows begin at {first}, inside the step of {step} from {begin}, of which others were seen "
+            "before; its mean would become that of the new rows alone. Give all rows from the beginning of that step, "
+            "or from the next one on."
+        )
+
+
 def with_holes_as_rows(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the frame with a row of missing values at every time that its regular step would have.
 

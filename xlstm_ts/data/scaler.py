@@ -32,15 +32,18 @@ class SeriesScaler:
 
     @classmethod
     def fit_before(cls, values: np.ndarray, stop: int) -> "SeriesScaler":
-        """Measure the rows before `stop`, or all rows where these hold nothing or a single value.
+        """Measure the rows before `stop`.
 
-        `values` is (N, C), or (N, T, C) for windows; a channel without any observed value gets level and scale 0.
+        `values` is (N, C), or (N, T, C) for windows. Of a channel that is constant before `stop` that value is the
+        level, and only its unit, without which what comes after could not be told from it, is measured on all rows.
+        One with nothing observed before is measured on all rows, and one without any observed value gets level and
+        scale 0.
         """
         stop = stop or len(values)  # a series may begin where another is cut
         parts = [part.reshape(-1, values.shape[-1]) for part in (values[:stop], values)]
+        seen = (~np.isnan(parts[0])).any(0)
         inner, whole = (cls.fit(np.where((~np.isnan(part)).any(0), part, 0.0)) for part in parts)
-        use = inner.scale > 0
-        return cls(np.where(use, inner.level, whole.level), np.where(use, inner.scale, whole.scale))
+        return cls(np.where(seen, inner.level, whole.level), np.where(inner.scale > 0, inner.scale, whole.scale))
 
     @classmethod
     def stack(cls, scalers: Sequence["SeriesScaler"]) -> "SeriesScaler":
