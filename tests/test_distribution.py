@@ -130,6 +130,7 @@ def test_energies_are_summed_over_columns():
         "missing": ({"quantiles": quantiles() * np.nan}, "be finite"),
         "levels out of order": ({"levels": LEVELS[::-1]}, "levels must increase"),
         "levels outside": ({"levels": LEVELS * 2}, "0 < level < 1"),
+        "one level": ({"quantiles": quantiles()[..., :1], "levels": LEVELS[:1]}, "says nothing of others"),
         "too few": ({"levels": LEVELS[:3]}, "do not belong to 3 levels"),
         "too many dimensions": ({"quantiles": quantiles()[None]}, "do not belong"),
     }.values(),
@@ -161,6 +162,15 @@ def test_the_distribution_agrees_with_quantiles_intervals_and_variance(forecaste
     np.testing.assert_array_equal(full.ppf(0.9), interval.xs("upper", axis=1, level=2))
     pd.testing.assert_frame_equal(full.var(), model.predict_var(fh=STEPS), check_names=False)
     np.testing.assert_array_equal(full.ppf(0.5), np.asarray(model.predict(fh=STEPS)).reshape(full.shape))
+
+
+def test_a_median_alone_has_no_intervals():
+    model = tiny_forecaster(quantile_levels=(0.5,)).fit(monthly())
+
+    assert np.isfinite(model.predict(fh=STEPS).to_numpy()).all()
+    for ask in (model.predict_interval, model.predict_var, model.predict_proba):
+        with pytest.raises(ParameterError, match=r"only quantile level is 0\.5"):
+            ask(fh=STEPS)
 
 
 def test_a_hierarchy_is_taken_by_its_levels(forecasters):

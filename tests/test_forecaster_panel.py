@@ -431,6 +431,7 @@ def test_residuals_of_a_panel_are_those_of_each_series():
     for key in SPANS:
         expected = panel.loc[key, "y"].tail(12) - forecast.loc[key, "y"]
         np.testing.assert_allclose(residuals.loc[key, "y"].tail(12), expected, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(some.loc["c", "y"], residuals.loc["c", "y"].tail(3))
+    # Batches of another size round differently in float32.
+    np.testing.assert_allclose(some.loc["c", "y"], residuals.loc["c", "y"].tail(3), atol=1e-6)
     with pytest.raises(DataError, match="'z'"):
         model.predict_residuals(pd.concat({"z": panel.loc["a"]}, names=["station", "day"]))

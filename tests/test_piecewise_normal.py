@@ -17,7 +17,7 @@ SKEWED = np.array([-3.0, -2.5, -2.3, -1.0, -0.9, -0.2, 0.0, 0.1, 0.4, 2.0, 2.1, 
 STEPPED = np.array([-3.0, -2.5, -2.5, -2.5, -0.9, -0.2, 0.0, 0.0, 0.0, 0.0, 2.1, 4.0, 4.0])  # an atom at its end too
 WANTED = np.concatenate([[1e-9, 1e-4], np.linspace(0.003, 0.997, 97), LEVELS, [1 - 1e-4, 1 - 1e-9]])
 
-increasing_levels = st.lists(st.integers(1, 99), min_size=1, max_size=9, unique=True).map(
+increasing_levels = st.lists(st.integers(1, 99), min_size=2, max_size=9, unique=True).map(
     lambda hundredths: np.array(sorted(hundredths)) / 100
 )
 
@@ -123,8 +123,6 @@ def test_its_quantiles_are_those_of_the_rule_to_the_bit(drawn):
 @given(quantiles_and_levels(ties=False))
 def test_level_to_quantile_and_back(drawn):
     quantiles, levels = drawn
-    if len(levels) == 1:
-        return
     one = PiecewiseNormal(np.broadcast_to(quantiles, (len(WANTED), len(levels))), levels)
 
     back = one.cdf(one.ppf(WANTED[:, None])[:, 0])
@@ -170,8 +168,6 @@ def test_every_number_is_finite_and_the_distances_are_a_metrics(drawn, points):
 @given(quantiles_and_levels(ties=False), st.floats(0.01, 100), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_all_follows_a_shift_and_a_scale(drawn, scale, shift, x):
     quantiles, levels = drawn
-    if len(levels) == 1:
-        return
     one, other = PiecewiseNormal(quantiles, levels), PiecewiseNormal(scale * quantiles + shift, levels)
     x = np.array(x)
     moved = scale * x + shift
@@ -209,10 +205,9 @@ def test_coinciding_quantiles_have_a_probability_of_their_own():
     assert one.cdf(np.nextafter(np.array(4.0), 0)) == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("levels", [LEVELS, LEVELS[[6]]], ids=["13 levels", "1 level"])
 @pytest.mark.parametrize("value", [0.1, -7e8, 0.0])
-def test_a_certain_forecast_is_exact_but_for_its_density(value, levels):
-    one = PiecewiseNormal(np.full(len(levels), value), levels)
+def test_a_certain_forecast_is_exact_but_for_its_density(value):
+    one = PiecewiseNormal(np.full(13, value), LEVELS)
 
     assert one.ppf(np.array([0.01, 0.5, 0.999])).tolist() == [value] * 3
     assert (one.mean(), one.variance(), one.distance_of_two()) == (value, 0.0, 0.0)

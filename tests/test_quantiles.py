@@ -49,8 +49,23 @@ def test_equal_quantiles_give_exactly_their_value_at_every_level():
     assert interpolate_levels(np.full(13, 0.1), LEVELS, MANY).tolist() == [0.1] * len(MANY)
 
 
-def test_a_single_level_serves_for_all():
-    assert interpolate_levels(np.array([[4.0], [5.0]]), np.array([0.5]), MANY[:2]).tolist() == [[4.0, 4.0], [5.0, 5.0]]
+def test_a_single_level_serves_for_itself_alone():
+    quantiles, level = np.array([[4.0], [5.0]]), np.array([0.5])
+
+    assert interpolate_levels(quantiles, level, np.array([0.5, 0.5])).tolist() == [[4.0, 4.0], [5.0, 5.0]]
+    with pytest.raises(ParameterError, match=r"only quantile level is 0\.5.*at least three"):
+        interpolate_levels(quantiles, level, MANY)
+
+
+@given(st.integers(0, 100))
+def test_rows_may_have_levels_of_their_own(seed):
+    quantiles = draw_quantiles(6, 5, len(LEVELS), seed=seed)
+    wanted = np.random.default_rng(seed).uniform(0.001, 0.999, (6, 5, 3))
+
+    got = interpolate_levels(quantiles, LEVELS, wanted)
+
+    for i, j in np.ndindex(6, 5):
+        np.testing.assert_array_equal(got[i, j], interpolate_levels(quantiles[i, j], LEVELS, wanted[i, j]))
 
 
 @given(increasing_levels)

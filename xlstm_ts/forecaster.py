@@ -92,7 +92,7 @@ class XLSTMForecaster(BaseForecaster):
         point loss, quantiles come from held-out residuals.
     quantile_levels : tuple of float
         Levels that are learned: increasing, symmetric around 0.5 and containing it. Any other level can be asked
-        for at predict; it is interpolated.
+        for at predict; it is interpolated. With 0.5 alone there are forecasts, but neither intervals nor variances.
     max_epochs : int, default=30
         Epochs at most.
     steps_per_epoch : int or None, default=100
@@ -136,8 +136,7 @@ class XLSTMForecaster(BaseForecaster):
         repeated and unsorted. Give `update` whole steps: rows that begin inside a step seen before are an error.
     calendar : pandas offset, str, DatetimeIndex or TradingCalendar, optional
         What continues a daily index without freq: an offset, the future sessions themselves, or the `calendar_` of
-        another forecaster. Default: inferred
-        from the sessions seen (weekdays and holiday rules), see `calendar_`.
+        another forecaster. Default: inferred from the sessions seen (weekdays and holiday rules), see `calendar_`.
     device : str, default="auto"
         Torch device; "auto" takes CUDA when it is available.
     random_state : int, RandomState or None, default=None
@@ -359,13 +358,14 @@ class XLSTMForecaster(BaseForecaster):
         # Of new rows of y the fitted axis knows which are left out, where a few by themselves do not show it.
         on_gap = "raise" if self.is_fitted and check is check_values else self.on_gap
         repaired = repair(frame, where, resample=self.resample, on_gap=on_gap)
-        seen = {}
+        raw, seen = {}, {}
         if self.resample is not None and where.startswith(f"{type(self).__name__}.update"):
+            raw = dict(take_apart(frame, where))
             seen = {self._panel.key(j): one.axis.index for j, one in enumerate(self._panel.series)}
         for key, part in take_apart(repaired, where):
             name = where if key == 0 else f"{where}: series {key!r}"
             if key in seen:
-                check_whole_step(dict(take_apart(frame, where))[key], part, seen[key], self.resample, name)
+                check_whole_step(raw[key], part, seen[key], self.resample, name)
             check(part, name)
             check_order(part.index, name)
         if repaired is frame:

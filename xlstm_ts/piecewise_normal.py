@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from xlstm_ts.quantiles import interpolate_levels
+from xlstm_ts.quantiles import interpolate_levels, raise_single
 
 LARGEST = np.finfo(np.float64).max
 # What the density of coinciding quantiles is spread over, relative to the largest of them: what float64 can resolve.
@@ -24,7 +24,12 @@ class PiecewiseNormal:
     quantiles : array of shape (..., Q)
         Never falling along the last axis, finite.
     levels : array of shape (Q,)
-        Increasing, strictly between 0 and 1. Of a single level all probability lies on its quantile.
+        Increasing, strictly between 0 and 1; two or more.
+
+    Raises
+    ------
+    ParameterError
+        There is a single level.
 
     Notes
     -----
@@ -37,7 +42,7 @@ class PiecewiseNormal:
 
     def __init__(self, quantiles: np.ndarray, levels: np.ndarray):
         if len(levels) == 1:
-            levels, quantiles = np.array([0.5, 0.75]), np.repeat(quantiles, 2, axis=-1)
+            raise_single(levels)
         self.quantiles, self.levels = quantiles, levels
         # In units of a power of two no digit is lost, nothing overflows, and float64 resolves RESOLUTION.
         largest = np.abs(quantiles).max(axis=-1)

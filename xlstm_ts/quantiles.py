@@ -3,6 +3,8 @@
 Arrays hold quantiles on their last axis, in the order of `levels`.
 """
 
+from typing import NoReturn
+
 import numpy as np
 from scipy.special import ndtri
 
@@ -23,9 +25,8 @@ def check_levels(levels, where: str) -> np.ndarray:
 def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return quantiles at `wanted` levels, linear in the normal score of the level.
 
-    The outermost pieces are continued beyond the outermost levels, as the tails of a normal would be. With a
-    single level there is no slope to continue: that value is returned for all. `PiecewiseNormal` is the
-    distribution that has these quantiles.
+    The outermost pieces are continued beyond the outermost levels, as the tails of a normal would be.
+    `PiecewiseNormal` is the distribution that has these quantiles.
 
     Parameters
     ----------
@@ -39,8 +40,15 @@ def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.nda
     Returns
     -------
     array of shape (..., K)
+
+    Raises
+    ------
+    ParameterError
+        There is a single level, and another one is wanted.
     """
     if len(levels) == 1:
+        if np.any(wanted != levels):
+            raise_single(levels)
         return np.repeat(quantiles, wanted.shape[-1], axis=-1)
     scores, targets = ndtri(levels), ndtri(wanted)
     right = np.clip(np.searchsorted(scores, targets), 1, len(levels) - 1)
@@ -57,6 +65,14 @@ def interpolate_levels(quantiles: np.ndarray, levels: np.ndarray, wanted: np.nda
     with np.errstate(over="ignore"):
         between = np.clip(low + 2 * weight * (high / 2 - low / 2), -limit, limit)
     return np.where(exact, high, between)
+
+
+def raise_single(levels: np.ndarray) -> NoReturn:
+    """Report that nothing is known of the spread."""
+    raise ParameterError(
+        f"The only quantile level is {levels[0]}, which says nothing of others, nor of intervals and variances. Fit "
+        "with quantile_levels of at least three."
+    )
 
 
 def level_masses(levels: np.ndarray) -> np.ndarray:
