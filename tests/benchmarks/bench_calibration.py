@@ -1,0 +1,106 @@
+"""What calibrated intervals hold on stretches after the fit, cut by cut: the table of docs/benchmarks.md, "Intervals".
+
+    XLSTM_TS_DATA=... python tests/benchmarks/bench_calibration.py [goog jena ...]
+
+Every fit reads the rows before a cut, every origin lies between it and the next. No stretch touches a published test
+part, so that rules may be compared here. Prints the coverage of the 90 and 80 % intervals of the network alone and
+calibrated, and the Winkler score of the calibrated 90 % interval relative to that of the network alone.
+"""
+
+import argparse
+import copy
+import itertools
+import warnings
+
+import numpy as np
+import torch
+
+from xlstm_ts import XLSTMForecaster, load_dataset
+from xlstm_ts.evaluation.metrics import winkler_terms
+
+LEVELS = [0.05, 0.1, 0.9, 0.95]
+MOST_ORIGINS = 400
+
+
+def jena():
+    return load_dataset("weather")[["T (degC)"]].resample("h", closed="right", label="right").mean()
+
+
+def office():
+    return load_dataset("ambient_temperature").resample("h").mean()
+
+
+def etth1_oil():
+    return load_dataset("etth1")[["OT"]]
+
+
+def etth2_oil():
+    return load_dataset("etth2")[["OT"]]
+
+
+def google():
+    return load_dataset("goog")[["close"]]
+
+
+def vix():
+    return load_dataset("vix")[["close"]]
+
+
+SERIES = {  # what, horizon, context, cuts and the end of the last stretch
+    "brent": ("brent", 10, 128, [2000, 3000, 4000, 5000, 6000, 7200]),
+    "etth1": ("etth1", 96, "auto", [6000, 7680, 9600, 11520]),
+    "etth2_oil": (etth2_oil, 24, "auto", [6000, 7680, 9600, 11520]),
+    "ettm2": ("ettm2", 96, "auto", [24000, 30720, 38400, 46080]),
+    "goog": (google, 10, 64, [420, 540, 700]),
+    "jena": (jena, 24, 168, [1500, 2500, 3500, 4500, 5500, 6500]),
+    "nyc_taxi": ("nyc_taxi", 48, "auto", [4000, 6000, 8000, 10320]),
+    "weather": ("weather", 96, "auto", [16000, 24000, 32000, 38400, 42157]),
+    "etth1_oil": (etth1_oil, 24, 336, [6000, 7680, 9600, 11520]),
+    "etth2": ("etth2", 96, "auto", [6000, 7680, 9600, 11520]),
+    "ettm1": ("ettm1", 96, "auto", [24000, 30720, 38400, 46080]),
+    "exchange_rate": ("exchange_rate", 96, "auto", [2500, 3500, 4700, 6071]),
+    "machine_temperature": ("machine_temperature", 24, 288, [5000, 7500, 10000, 13617]),
+    "national_illness": ("national_illness", 24, "auto", [600, 773]),
+    "office": (office, 24, 168, [3000, 4000, 5000, 6310]),
+    "vix": (vix, 10, "auto", [2000, 4000, 6000, 7500, 9235]),
+    "wti": ("wti", 10, "auto", [2000, 4000, 6000, 8000, 9000, 10226]),
+}
+
+
+def measure(model, y, origins, scale):
+    """Return the coverage of the 90 and the 80 % interval, and the Winkler score of the first in units of `scale`."""
+    horizon = model.horizon
+    table = model.predict_origins(y, origins=y.index[origins - 1], fh=range(1, horizon + 1), quantile_levels=LEVELS)
+    shape = (len(origins), horizon, y.shape[1])
+    actual = y.to_numpy()[origins[:, None] + np.arange(horizon)] / scale
+    low, inner_low, inner_high, high = (table[level].to_numpy().reshape(shape) / scale for level in LEVELS)
+    seen = ~np.isnan(actual)
+    inside = ((low <= actual) & (actual <= high))[seen].mean()
+    inner = ((inner_low <= actual) & (actual <= inner_high))[seen].mean()
+    return inside, inner, np.nanmean(winkler_terms(actual, low, high, 0.9))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("series", nargs="*", choices=[[], *SERIES], default=[])
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    torch.set_num_threads(1)
+    for name in arguments.series or SERIES:
+        what, horizon, context, cuts = SERIES[name]
+        y = load_dataset(what) if isinstance(what, str) else what()
+        for cut, end in itertools.pairwise(cuts):
+            model = XLSTMForecaster(horizon, context, random_state=arguments.seed).fit(y[:cut])
+            alone = copy.copy(model)
+            alone._calibration = None
+            origins = np.arange(cut, end - horizon + 1)
+            origins = origins[:: -(-len(origins) // MOST_ORIGINS)]
+            scale = y[:cut].std().to_numpy()
+            raw, calibrated = (measure(one, y[:end], origins, scale) for one in (alone, model))
+            shares = " ".join(f"{100 * share:.1f}" for share in (*raw[:2], *calibrated[:2]))
+            print(f"{name} {cut}: {shares}, {calibrated[2] / raw[2]:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
