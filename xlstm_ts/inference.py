@@ -124,7 +124,7 @@ class Predictor:
         self, context: Tensor, seen: Tensor, covariates: Tensor | None, future: Tensor | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points (B, L, C) and quantiles (B, L, C, Q) of one block."""
-        forecast, state = self.network(context, seen, covariates=covariates, future=future)
+        forecast, state = self.network(context, seen, covariates=covariates, future=future, carry=False)
         forecast = self.network.quantiles(forecast.double()).cpu().numpy()
         scale = state.scale.scale.double().cpu().numpy()
         point = forecast[..., 0]

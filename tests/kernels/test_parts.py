@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import normal, relative_rms
 
-from xlstm_ts.kernels import parts
+from xlstm_ts.kernels import SLSTMState, mlstm, parts
 from xlstm_ts.kernels._parts import eager, native
 
 WHY_NOT = native.unsupported()
@@ -183,3 +183,61 @@ def test_other_dtypes_and_few_rows_go_to_torch():
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, torch.full_like(y, 6))
     assert torch.equal(few, y[:1, :5])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
+@pytest.mark.parametrize("backend", [eager, native], ids=["eager", "native"])
+@pytest.mark.parametrize(
+    ("steps", "heads", "width", "value_width", "gate"),
+    [(1, 1, 1, 1, 1.0), (37, 3, 5, 7, 1.0), (64, 4, 16, 32, 3.0), (200, 2, 8, 33, 60.0)],
+    ids=["one", "odd", "whole vectors", "steep gates"],
+)
+def test_the_last_read_is_that_of_the_whole_sequence(
+    steps, heads, width, value_width, gate, backend, forget_gate, dtype
+):
+    q, keys = (normal(B, steps, heads, width, seed=seed).to(dtype) for seed in (1, 2))
+    values = normal(B, steps, heads, value_width, seed=3).to(dtype)
+    gates = gate * normal(B, steps, 2 * heads, seed=4).to(dtype)
+    i, f = gates.double().chunk(2, dim=-1)
+    everything = (tensor.double() for tensor in (q, keys, values))
+    expected, _ = mlstm(*everything, i, f, forget_gate=forget_gate, backend="reference")
+
+    got = backend.read_last(q[:, -1] / width**0.5, keys, values, gates, forget_gate)
+
+    assert got.dtype == dtype
+    assert relative_rms(got, expected[:, -1]) <= 5 * TOLERANCE[dtype]
+
+
+def test_a_last_read_of_nan_is_nan_in_its_row_and_head_alone():
+    q, keys, values = normal(2, 2, 4), normal(2, 9, 2, 4), normal(2, 9, 2, 4)
+    gates = normal(2, 9, 4)
+    gates[0, 3, 1] = torch.nan
+
+    got = native.read_last(q, keys, values, gates, "sigmoid")
+
+    assert torch.isnan(got).all(-1).tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
+@pytest.mark.parametrize(
+    ("batch", "steps", "inner", "width"), [(3, 37, 5, 7), (33, 17, 16, 16), (17, 8, 24, 40)], ids=str
+)
+def test_gates_that_the_kernel_projects_are_those_that_it_is_given(batch, steps, inner, width, forget_gate, dtype):
+    x, gate_input = (normal(batch, steps, H * inner, seed=seed).to(dtype) for seed in (1, 2))
+    weights = [normal(H, inner, 2 * width, seed=seed).to(dtype) * 0.5 for seed in (3, 4)]
+    bias, recurrent_weights = normal(4, H, width, seed=5).to(dtype), normal(4, H, width, width, seed=6).to(dtype) * 0.3
+    state = SLSTMState(*(normal(batch, H, width, seed=seed).abs().to(dtype) for seed in (7, 8, 9)), None)
+    state = state._replace(m=normal(batch, H, width, seed=10))
+    inputs = (x, gate_input, *weights, bias, recurrent_weights, state)
+    options = {"forget_gate": forget_gate, "backend": "auto"}
+
+    with torch.no_grad():
+        got, last = parts.projected_slstm(*inputs, **options)
+    recurrent_weights.requires_grad_()
+    expected, last_expected = parts.projected_slstm(*inputs, **options)
+
+    assert relative_rms(got, expected.detach()) <= TOLERANCE[dtype]
+    for name, part, part_expected in zip(state._fields, last, last_expected, strict=True):
+        assert relative_rms(part, part_expected.detach()) <= TOLERANCE[dtype], name

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import generator, normal
+from helpers import generator, normal, relative_rms
 
 from xlstm_ts.errors import ParameterError
 from xlstm_ts.nn import BlockStack, parse_layout
@@ -61,6 +61,30 @@ def test_pieces_with_carried_state_equal_one_piece(layout, conv_width, cuts):
     torch.testing.assert_close(torch.cat(outputs, 1), whole, rtol=1e-11, atol=1e-12)
     for got, expected in zip(rescaled(state), rescaled(last), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("layout", [*KINDS, "sm"])
+@pytest.mark.parametrize("conv_width", CONV_WIDTHS)
+@pytest.mark.parametrize("steps", [1, 2, 67])
+def test_the_last_step_alone_equals_the_last_of_all_with_every_gradient(layout, conv_width, steps, dtype):
+    stack, x = make_stack(layout, conv_width, dtype), normal(3, steps, D, dtype=dtype).requires_grad_()
+    leaves = dict(stack.named_parameters()) | {"x": x}
+    cotangent = normal(3, 1, D, seed=1, dtype=dtype)
+
+    expected, got = stack(x)[0][:, -1:], stack.last(x)
+    with torch.no_grad():  # where the native kernels make the gates, and read, themselves
+        alone = stack.last(x)
+
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    assert relative_rms(got.detach(), expected.detach()) <= tolerance
+    assert relative_rms(alone, expected.detach()) <= tolerance
+    pairs = (
+        torch.autograd.grad(out, list(leaves.values()), cotangent, materialize_grads=True) for out in (expected, got)
+    )
+    largest = torch.autograd.grad(stack.last(x).sum(), x)[0].abs().max()
+    for name, full, short in zip(leaves, *pairs, strict=True):
+        assert (short - full).abs().max() <= tolerance * max(full.abs().max(), largest), name
 
 
 @pytest.mark.parametrize("layout", KINDS)

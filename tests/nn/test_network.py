@@ -62,6 +62,35 @@ def test_the_forecast_has_a_value_per_window_step_channel_and_level(config):
 
 
 @every_variant
+@pytest.mark.parametrize("steps", [12, 17, 3], ids=["one context", "longer than the context", "shorter"])
+def test_a_forecast_after_which_nothing_is_read_is_the_same(config, steps):
+    network = make_network(config)
+    values, observed = draw_context(steps)
+    expected, before = network(values, observed)
+
+    got, after = network(values, observed, carry=False)
+    with torch.no_grad():
+        without_gradients, _ = network(values, observed, carry=False)
+
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(without_gradients, expected, rtol=1e-11, atol=1e-11)
+    assert torch.equal(after.scale.scale, before.scale.scale)
+    assert after.backbone is None
+
+
+@every_variant
+def test_a_state_that_is_given_is_read_even_if_none_is_wanted(config):
+    network = make_network(config)
+    values, observed = draw_context(12)
+    _, state = network(values[:, :7], observed[:, :7])
+    expected, _ = network(values[:, 7:], observed[:, 7:], state)
+
+    got, _ = network(values[:, 7:], observed[:, 7:], state, carry=False)
+
+    assert torch.equal(got, expected)
+
+
+@every_variant
 @pytest.mark.parametrize("steps", [12, 17], ids=["one context", "longer than the context"])
 @pytest.mark.parametrize("cuts", [(4,), (8,), (1,), (6,), (11,), (1, 2, 3), (5, 6, 10)], ids=str)
 def test_pieces_with_carried_state_equal_one_piece(config, steps, cuts):

@@ -241,7 +241,7 @@ def score(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> Sc
     total = np.zeros(2)
     for first in range(0, len(origins), BATCH):
         batch = windows.batch(origins[first : first + BATCH], len(windows.values))
-        forecast = network.quantiles(network(batch.context, batch.context_observed)[0])
+        forecast = network.quantiles(network(batch.context, batch.context_observed, carry=False)[0])
         error = (forecast[..., forecast.shape[-1] // 2] - batch.target).double()
         total += error.square().mean((1, 2)).sum().item(), error.abs().mean((1, 2)).sum().item()
     return Score(*(total / len(origins)))

@@ -7,10 +7,13 @@ times for each. Dimensions: B batch, T steps, D width, H heads, K head width.
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from xlstm_ts.kernels._parts.eager import Product
+from xlstm_ts.kernels.cells import slstm
 from xlstm_ts.kernels.dispatch import load, resolve
+from xlstm_ts.kernels.states import SLSTMState
 
 # Below this many rows, torch's products are as fast and cost less to start.
 FEW_ROWS = 32
@@ -74,6 +77,77 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
 def norm_gate(x: Tensor, weight: Tensor, skip: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
     """Return (head_norm(x, weight) + residual * skip) * silu(gate); skip and gate are (..., H * K)."""
     return _pick(x, weight, skip, residual, gate).norm_gate(x, weight, skip, residual, gate)
+
+
+def projected_slstm(
+    x: Tensor,
+    gate_input: Tensor,
+    weight_if: Tensor,
+    weight_zo: Tensor,
+    bias: Tensor,
+    recurrent_weights: Tensor,
+    state: SLSTMState,
+    *,
+    forget_gate: str,
+    backend: str,
+) -> tuple[Tensor, SLSTMState]:
+    """Run an sLSTM whose gates are head-wise maps of its inputs.
+
+    Where no gradient is wanted and the native kernel runs, it makes the gates itself, a few steps at a time.
+
+    Parameters
+    ----------
+    x, gate_input : Tensor of shape (B, T, H * I)
+        What z and o, and what i and f read.
+    weight_if, weight_zo : Tensor of shape (H, I, 2 * K)
+        Of each head, two gates side by side.
+    bias : Tensor of shape (4, H, K)
+        In the order i, f, z, o.
+    recurrent_weights, state, forget_gate, backend
+        As in `xlstm_ts.kernels.slstm`.
+
+    Returns
+    -------
+    h : Tensor of shape (B, T, H, K)
+        Hidden sequence.
+    state : SLSTMState
+        State after the last step.
+    """
+    tensors = (x, gate_input, weight_if, weight_zo, bias, recurrent_weights, *state[:3])
+    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if not graph and backend in ("auto", "native") and x.numel() >= FEW_ROWS * x.shape[-1]:
+        names = resolve("parts", tensors)[0], resolve("slstm", (x, recurrent_weights), backend)[0]
+        if names == ("native", "native"):
+            return load("slstm", "native").run_projected(*tensors[:6], state, forget_gate)
+    bias_if, bias_zo = (pair.transpose(0, 1).flatten(1) for pair in bias.chunk(2))
+    (gates,) = project((gate_input, weight_if, bias_if), (x, weight_zo, bias_zo), joined=True)
+    gates = gates.unflatten(-1, (4, -1)).transpose(2, 3)  # [B, T, 4, H, K]
+    return slstm(gates, recurrent_weights, state, forget_gate=forget_gate, backend=backend)
+
+
+def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gate: str) -> Tensor:
+    """Return what an mLSTM reads at the last of several steps after the empty history.
+
+    That one read is a weighted sum over the steps, as in attention with a single query; no memory has to be built
+    (docs/kernels.md, "The last step alone").
+
+    Parameters
+    ----------
+    q : Tensor of shape (B, H, K)
+        Query of the last step, already divided by the root of the width of the memory.
+    keys, values : Tensor of shape (B, T, H, K) and (B, T, H, V)
+        Of every step.
+    gates : Tensor of shape (B, T, 2 * H)
+        Pre-activations of the input gates, then those of the forget gates.
+    forget_gate : {"sigmoid", "exp"}
+        Activation of the forget gate.
+
+    Returns
+    -------
+    Tensor of shape (B, H, V)
+        What `mlstm` returns at the last step.
+    """
+    return _pick(q, keys, values, gates).read_last(q, keys, values, gates, forget_gate)
 
 
 def _pick(*tensors: Tensor) -> ModuleType:

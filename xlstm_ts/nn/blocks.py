@@ -103,8 +103,16 @@ class PostUpBlock(nn.Module):
     def forward(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Run the block."""
         mixed, state = self.mixer(self.mixer_norm(x), state)
+        return self._feed(x, mixed), state
+
+    def last(self, x: Tensor) -> Tensor:
+        """Return the output of the last step after the empty history; see `BlockStack.last`."""
+        mixed, _ = self.mixer(self.mixer_norm(x), self.initial_state(x.shape[0]))
+        return self._feed(x[:, -1:], mixed[:, -1:])
+
+    def _feed(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), state
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class MLSTMBlock(nn.Module):
@@ -134,9 +142,21 @@ class MLSTMBlock(nn.Module):
         value, gate = project(*((normed, weight, bias) for weight, bias in zip(weights, biases, strict=True)))
         key_input, tail = self.conv(value, state.conv) if self.conv is not None else (value, None)
         read, cell = self.memory(value, key_input, state.cell)
+        return self._narrow(x, read, key_input, gate), BlockState(cell, tail)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Return the output of the last step after the empty history; see `BlockStack.last`."""
+        normed = self.norm(x)
+        weights, biases = self.up.weight.chunk(2), self.up.bias.chunk(2)
+        (value,) = project((normed, weights[0], biases[0]))
+        (gate,) = project((normed[:, -1:], weights[1], biases[1]))
+        key_input = value if self.conv is None else self.conv(value, self.conv.initial_state(x.shape[0]))[0]
+        return self._narrow(x[:, -1:], self.memory.last(value, key_input), key_input[:, -1:], gate)
+
+    def _narrow(self, x: Tensor, read: Tensor, key_input: Tensor, gate: Tensor) -> Tensor:
         mixed = norm_gate(read, self.memory_norm.norm_weight, key_input, self.residual_weight, gate)
         (narrow,) = project((mixed, self.down.weight, self.down.bias))
-        return x + self.dropout(narrow), BlockState(cell, tail)
+        return x + self.dropout(narrow)
 
 
 class BlockStack(nn.Module):
@@ -175,6 +195,17 @@ class BlockStack(nn.Module):
             x, last = block(x, before)
             after.append(last)
         return self.norm(x), tuple(after)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Return the output of the last step after the empty history, (B, 1, D), without the state.
+
+        Equal to the end of `forward`. Nothing reads the last block's other steps, so they are left out where they can
+        be: all but the recurrence of an sLSTM, and of an mLSTM all that makes up its keys, values and gate.
+        """
+        blocks: Any = self.blocks
+        for block in blocks[:-1]:
+            x, _ = block(x, block.initial_state(x.shape[0]))
+        return self.norm(blocks[-1].last(x))
 
 
 def parse_layout(layout: str, num_blocks: int | None = None) -> str:

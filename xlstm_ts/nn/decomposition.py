@@ -47,6 +47,22 @@ class Decomposed(nn.Module):
         covariates: Tensor | None = None,
     ) -> tuple[Tensor, DecompositionState]:
         """Read a piece of context; see `Backbone`."""
+        past, seen, average, any_seen, rest = self._views(values, observed, state)
+        before: Any = (None, None) if state is None else (state.trend, state.remainder)
+        trend, after_trend = self.trend(average, any_seen, before[0], covariates)
+        remainder, after_remainder = self.remainder(rest, observed, before[1], covariates)
+        tail = past.shape[1] - (self.window - 1)
+        state = DecompositionState(after_trend, after_remainder, past[:, tail:], seen[:, tail:])
+        return torch.cat([trend, remainder], dim=-1), state
+
+    def features(self, values: Tensor, observed: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the features alone; see `Backbone`."""
+        _, _, average, any_seen, rest = self._views(values, observed, None)
+        trend = self.trend.features(average, any_seen, covariates)
+        return torch.cat([trend, self.remainder.features(rest, observed, covariates)], dim=-1)
+
+    def _views(self, values: Tensor, observed: Tensor, state: DecompositionState | None) -> tuple[Tensor, ...]:
+        """Return what the average reaches and its flags, the trend and its flags, and the remainder."""
         if state is None:
             pad = (0, 0, self.window - 1, 0)
             past, seen = nn.functional.pad(values, pad), nn.functional.pad(observed, pad)
@@ -54,13 +70,8 @@ class Decomposed(nn.Module):
             past = torch.cat([state.values, values], dim=1)
             seen = torch.cat([state.observed, observed], dim=1)
         average, any_seen = moving_average(past, seen, self.window)
-        before: Any = (None, None) if state is None else (state.trend, state.remainder)
-        trend, after_trend = self.trend(average, any_seen, before[0], covariates)
         rest = torch.where(observed, values - average, 0.0)
-        remainder, after_remainder = self.remainder(rest, observed, before[1], covariates)
-        tail = past.shape[1] - (self.window - 1)
-        state = DecompositionState(after_trend, after_remainder, past[:, tail:], seen[:, tail:])
-        return torch.cat([trend, remainder], dim=-1), state
+        return past, seen, average, any_seen, rest
 
 
 def moving_average(values: Tensor, observed: Tensor, window: int) -> tuple[Tensor, Tensor]:

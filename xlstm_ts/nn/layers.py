@@ -6,6 +6,7 @@ empty history. All-zero tensors are not the empty history: ask `initial_state`.
 Dimensions: B batch, T steps, D width, H heads, K head width.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from xlstm_ts.errors import ParameterError, ShapeError
 from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm, slstm
-from xlstm_ts.kernels.parts import causal_conv, project
+from xlstm_ts.kernels.parts import causal_conv, project, projected_slstm, read_last
 from xlstm_ts.nn.init import initialise
 
 
@@ -95,23 +96,20 @@ class SLSTM(nn.Module):
     ) -> tuple[Tensor, SLSTMState]:
         """Run the layer and return its output as (B, T, H, K)."""
         check_input("SLSTM", x, self.input_size)
-        gates = self._gates(x, x if gate_input is None else gate_input)
-        weights = self.recurrent_weights
-        return slstm(gates, weights, state, forget_gate=self.forget_gate, backend=self.backend)
-
-    def _gates(self, x: Tensor, gate_input: Tensor) -> Tensor:
-        """Return the pre-activations (B, T, 4, H, K), written where a backend reads them."""
-        weights, biases = [weight_of(self.project_if), weight_of(self.project_zo)], self.gate_bias.chunk(2)
-        if weights[0].dim() == 3:  # head-wise; per head the gates side by side
-            bias_if, bias_zo = (bias.transpose(0, 1).flatten(1) for bias in biases)
-        else:
-            shape = (self.num_heads, 2, self.width, self.input_size)
-            weights = [weight.view(shape).transpose(0, 1).flatten(0, 2) for weight in weights]
-            bias_if, bias_zo = (bias.flatten() for bias in biases)
-        (gates,) = project((gate_input, weights[0], bias_if), (x, weights[1], bias_zo), joined=True)
-        if gates.dim() == 4:
-            return gates.unflatten(-1, (4, self.width)).transpose(2, 3)
-        return gates.unflatten(-1, (4, self.num_heads, self.width))
+        gate_input = x if gate_input is None else gate_input
+        state = self.initial_state(x.shape[0]) if state is None else state
+        weight_if, weight_zo = weight_of(self.project_if), weight_of(self.project_zo)
+        recurrent = self.recurrent_weights
+        options = {"forget_gate": self.forget_gate, "backend": self.backend}
+        if weight_if.dim() == 3:
+            return projected_slstm(x, gate_input, weight_if, weight_zo, self.gate_bias, recurrent, state, **options)
+        # Per head the gates side by side, as the cell reads them.
+        shape = (self.num_heads, 2, self.width, self.input_size)
+        weights = (weight.view(shape).transpose(0, 1).flatten(0, 2) for weight in (weight_if, weight_zo))
+        biases = (bias.flatten() for bias in self.gate_bias.chunk(2))
+        inputs = zip((gate_input, x), weights, biases, strict=True)
+        (gates,) = project(*inputs, joined=True)
+        return slstm(gates.unflatten(-1, (4, self.num_heads, self.width)), recurrent, state, **options)
 
 
 class MatrixMemory(nn.Module):
@@ -161,6 +159,21 @@ class MatrixMemory(nn.Module):
         q, k, v = (tensor.reshape(heads) for tensor in (q, k, v))
         i, f = gates.chunk(2, dim=-1)  # [B, T, H]
         return mlstm(q, k, v, i, f, state, forget_gate=self.forget_gate, backend=self.backend)
+
+    def last(self, x: Tensor, key_input: Tensor) -> Tensor:
+        """Return what the query of the last step reads after the empty history, (B, 1, H, K), without the state.
+
+        A query meets a key as it meets the key's input, q . (W x) = (W^T q) . x, and what it reads is linear in the
+        values. So neither keys nor values of each step are needed. Head-wise projections only.
+        """
+        check_input("MLSTM", x, self.input_size)
+        weights = (weight_of(part) for part in (self.project_q, self.project_k, self.project_v))
+        weight_q, weight_k, weight_v = weights  # [H, D / H, K]
+        inputs, keys = (part.unflatten(-1, (self.num_heads, -1)) for part in (x, key_input))  # [B, T, H, D / H]
+        q = torch.einsum("bhi,hik->bhk", keys[:, -1], weight_q) / math.sqrt(self.width)
+        (gates,) = project((key_input, self.memory_gate_weight, self.memory_gate_bias.flatten()))
+        read = read_last(torch.einsum("bhk,hik->bhi", q, weight_k), keys, inputs, gates, self.forget_gate)
+        return torch.einsum("bhi,hik->bhk", read, weight_v)[:, None]
 
 
 class MLSTM(nn.Module):

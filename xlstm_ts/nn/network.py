@@ -176,6 +176,7 @@ class ForecastNetwork(nn.Module):
         covariates: Tensor | None = None,
         future: Tensor | None = None,
         scale: LocScale | None = None,
+        carry: bool = True,
     ) -> tuple[Tensor, NetworkState]:
         """Read context and forecast what follows it.
 
@@ -193,6 +194,9 @@ class ForecastNetwork(nn.Module):
             Those that are known ahead, of the steps to be forecast.
         scale : LocScale, optional
             Affine map of the window. Default: from the observed values of this piece, or the state's.
+        carry : bool
+            Whether anything will go on from here. If not, and nothing came before, the last block computes its last
+            step alone, and the state has no `backbone`; the forecast is the same up to rounding.
 
         Returns
         -------
@@ -207,7 +211,10 @@ class ForecastNetwork(nn.Module):
             scale, before = state.scale, state.backbone
         scale = instance_scale(values, observed) if scale is None else scale
         scaled = apply_scale(values, observed, scale)
-        features, after = self.backbone(scaled, observed, before, covariates)
+        if carry or state is not None:
+            features, after = self.backbone(scaled, observed, before, covariates)
+        else:
+            features, after = self.backbone.features(scaled, observed, covariates), None
         window, seen = self._window(scaled, observed, state)
         forecast = self.head(features)
         if self.config.linear_skip:

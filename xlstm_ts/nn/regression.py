@@ -113,7 +113,7 @@ class RegressionNetwork(nn.Module):
         initialise(network, generator)
         return network.to(device)
 
-    def forward(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Any]:
+    def forward(self, values: Tensor, observed: Tensor, *, carry: bool = True) -> tuple[Tensor, Any]:
         """Read windows.
 
         Parameters
@@ -122,15 +122,20 @@ class RegressionNetwork(nn.Module):
             Scaled inputs, 0 where not observed.
         observed : Tensor of shape (B, T, C), bool
             Which values were seen.
+        carry : bool
+            Whether the state is wanted; without it the last block computes its last step alone.
 
         Returns
         -------
         prediction : Tensor of shape (B, 1, K, 1)
             Scaled targets, in the shape of a forecast of one step.
         state
-            Of the backbone, after the window.
+            Of the backbone, after the window; None if it is not wanted.
         """
-        features, state = self.backbone(values, observed)
+        if carry:
+            features, state = self.backbone(values, observed)
+        else:
+            features, state = self.backbone.features(values, observed), None
         prediction = self.head(features)
         if self.config.linear_skip:
             linear = nn.functional.linear(values.flatten(1), self.skip_weight)  # [B, K]

@@ -68,7 +68,7 @@ def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.nd
     parts = []
     for first in range(0, len(origins), EVALUATION_BATCH):
         batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
-        output, state = network(**batch.inputs)
+        output, state = network(**batch.inputs, carry=False)
         observed = torch.where(batch.target_observed, batch.target, torch.nan)
         tensors = (network.quantiles(output), observed, state.scale.scale)
         parts.append([tensor.double().cpu().numpy() for tensor in tensors])

@@ -183,7 +183,7 @@ def epoch(network, windows, origins, stop, taken, run, callbacks) -> float:
 def step(network, batch, optimiser, config) -> float:
     """Take one optimiser step; return the loss before it."""
     optimiser.zero_grad(set_to_none=True)
-    prediction, _ = network(**batch.inputs)
+    prediction, _ = network(**batch.inputs, carry=False)
     loss = make_loss(network.config.loss, network.config.quantile_levels)(
         prediction, batch.target, batch.target_observed
     )
@@ -202,7 +202,7 @@ def evaluate(network: ForecastNetwork | RegressionNetwork, windows: Windows | Ro
     total, count = 0.0, 0
     for first in range(0, len(origins), EVALUATION_BATCH):
         batch = windows.batch(origins[first : first + EVALUATION_BATCH], len(windows.values))
-        prediction, _ = network(**batch.inputs)
+        prediction, _ = network(**batch.inputs, carry=False)
         observed = int(batch.target_observed.sum())
         total += loss_of(prediction, batch.target, batch.target_observed).item() * observed
         count += observed

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, silu
 
+from xlstm_ts.kernels.states import log_forget, stabiliser_dtype
+
 Product = tuple[Tensor, Tensor, Tensor | None]  # input, weight and bias of a linear map
 
 
@@ -52,3 +54,15 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
 def norm_gate(x: Tensor, weight: Tensor, skip: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
     """See `xlstm_ts.kernels.parts.norm_gate`."""
     return (head_norm(x, weight) + residual * skip) * silu(gate)
+
+
+def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gate: str) -> Tensor:
+    """See `xlstm_ts.kernels.parts.read_last`."""
+    i_raw, f_raw = gates.to(stabiliser_dtype(gates.device)).chunk(2, dim=-1)  # [B, T, H]
+    forgotten = log_forget(f_raw, forget_gate, f_raw.dtype).cumsum(1)
+    log_weight = i_raw + (forgotten[:, -1:] - forgotten)  # of a write, at the last step
+    m = log_weight.amax(1, keepdim=True).detach()
+    weight = (log_weight - m).exp().to(q.dtype) * (keys * q[:, None]).sum(-1)
+    floor = (-m).exp().to(q.dtype).clamp_min(torch.finfo(q.dtype).tiny)
+    read = (weight[..., None] * values).sum(1)
+    return read / torch.maximum(weight.sum(1).abs(), floor[:, 0])[..., None]

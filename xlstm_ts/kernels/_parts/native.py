@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from xlstm_ts.kernels._parts import eager
 from xlstm_ts.kernels._parts.eager import Product
 from xlstm_ts.kernels.native import call as native
 from xlstm_ts.kernels.native.call import Call, integers, pointers
@@ -56,6 +57,22 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
 def norm_gate(x: Tensor, weight: Tensor, skip: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
     """See `xlstm_ts.kernels.parts.norm_gate`."""
     return _NormGate.apply(x, weight, skip, residual, gate)
+
+
+def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gate: str) -> Tensor:
+    """See `xlstm_ts.kernels.parts.read_last`; where gradients are wanted, in plain torch."""
+    inputs = (q, keys, values, gates)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return eager.read_last(q, keys, values, gates, forget_gate)
+    q, keys, values, gates = (tensor.contiguous() for tensor in inputs)
+    batch, steps, heads, width = keys.shape
+    value_width = values.shape[-1]
+    y = q.new_empty(batch, heads, value_width)
+    call = _ReadLast(batch=batch, steps=steps, heads=heads, width=width, value_width=value_width)
+    call.exp_forget = forget_gate == "exp"
+    call.point(q=q, keys=keys, values=values, gates=gates, y=y)
+    _run("xlstm_read_last", call, q, 2 * keys.numel() + 2 * values.numel() + 16 * gates.numel())
+    return y
 
 
 class _Linear(Call):
@@ -109,6 +126,16 @@ class _Norm(Call):
         *integers("gate_row", "d_y_row"),
         *pointers("x", "weight", "skip", "residual", "gate", "y"),
         *pointers("d_y", "d_x", "d_weight", "d_skip", "d_residual", "d_gate"),
+    )
+
+
+class _ReadLast(Call):
+    """`struct read_last` of cells.c."""
+
+    _fields_ = (
+        *integers("batch", "steps", "heads", "width", "value_width"),
+        *integers("is_double", "exp_forget", "level", "threads"),
+        *pointers("parallel", "q", "keys", "values", "gates", "y"),
     )
 
 

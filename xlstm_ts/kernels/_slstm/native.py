@@ -17,7 +17,7 @@ from xlstm_ts.kernels.native import call as native
 from xlstm_ts.kernels.native.call import Call, integers, pointers, strides, unsupported
 from xlstm_ts.kernels.states import SLSTMState
 
-__all__ = ["run", "unsupported"]
+__all__ = ["run", "run_projected", "unsupported"]
 
 # Batch rows that share a pass over the recurrent weights. Speed is flat from 8 to 32; fewer rows feed more threads.
 TILE_ROWS = 16
@@ -35,6 +35,36 @@ def run(gates: Tensor, recurrent_weights: Tensor, state: SLSTMState, forget_gate
     return hidden, SLSTMState(*last)
 
 
+def run_projected(
+    x: Tensor,
+    gate_input: Tensor,
+    weight_if: Tensor,
+    weight_zo: Tensor,
+    bias: Tensor,
+    recurrent_weights: Tensor,
+    state: SLSTMState,
+    forget_gate: str,
+) -> tuple[Tensor, SLSTMState]:
+    """Project the gates inside the kernel, a few steps at a time; arguments as in `parts.projected_slstm`.
+
+    Of no use for a backward, which wants the gates' gradient. All gates of a batch are four times as large as its
+    inputs and would travel through the memory and back.
+    """
+    inputs = {"x": x, "gate_input": gate_input, "w_if": weight_if, "w_zo": weight_zo, "bias": bias}
+    inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
+    weights = recurrent_weights.contiguous()
+    h0, c0, n0 = (part.to(x).contiguous() for part in state[:3])
+    m0 = state.m.to(torch.float64).contiguous()
+    heads, width = weights.shape[1:3]
+    hidden = x.new_empty(*x.shape[:2], heads, width)
+    last = SLSTMState(*(torch.empty_like(part) for part in (h0, c0, n0, m0)))
+    call = _describe(hidden)
+    call.exp_forget, call.inner = forget_gate == "exp", weight_if.shape[1]
+    call.point(weights=weights, h0=h0, c0=c0, n0=n0, m0=m0, hidden=hidden, **last._asdict(), **inputs)
+    native.run("xlstm_slstm_forward", call)
+    return hidden, last
+
+
 class _SLSTMCall(Call):
     """`struct slstm` of cells.c."""
 
@@ -46,6 +76,8 @@ class _SLSTMCall(Call):
         *strides(3, "d_hidden_strides"),
         *pointers("gates", "weights", "h0", "c0", "n0", "m0", "hidden", "h", "c", "n", "m", "saved"),
         *pointers("d_hidden", "d_h", "d_c", "d_n", "d_gates", "d_h0", "d_c0", "d_n0", "d_weights"),
+        *integers("inner"),
+        *pointers("x", "gate_input", "w_if", "w_zo", "bias"),
     )
 
 

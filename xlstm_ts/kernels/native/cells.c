@@ -44,6 +44,8 @@ struct slstm {
     const void *d_hidden, *d_h, *d_c, *d_n; /* or NULL */
     void *d_gates, *d_h0, *d_c0, *d_n0;
     void *d_weights;                 /* [tiles, 4, H, K, K]: one sum per batch tile, or NULL */
+    integer inner;                   /* I, width of the inputs of a head */
+    const void *x, *gate_input, *w_if, *w_zo, *bias; /* [B, T, H, I] twice, [H, I, 2, K] twice, [4, H, K]: instead of gates */
 };
 
 struct mlstm {
@@ -117,6 +119,14 @@ struct norm_gate {
     void *d_x, *d_weight, *d_skip, *d_residual, *d_gate; /* of weights: [pieces of GATE_ROWS, heads, width] */
 };
 
+struct read_last {
+    integer batch, steps, heads, width, value_width;
+    integer is_double, exp_forget, level, threads;
+    region parallel;                          /* or NULL */
+    const void *q, *keys, *values, *gates;    /* [B, H, K], [B, T, H, K], [B, T, H, V], [B, T, 2, H] */
+    void *y;                                  /* [B, H, V] */
+};
+
 /* Work in pieces: run(call, item) for every item; returns 0, or 1 when there was no memory. */
 struct job {
     const void *call;
@@ -126,6 +136,7 @@ struct job {
 
 enum { KEPT = 6 }; /* numbers kept per element: i and f in one, slope of log f, z, o, c, n */
 enum { ROWS = 8 }; /* rows of the register block */
+enum { AHEAD = 8 }; /* steps for which an sLSTM projects its gates at once */
 enum { LINEAR_ROWS = 64 }; /* rows of a piece of a linear map: they and a panel of weights stay in the nearest cache */
 enum { GATE_ROWS = 128 };
 
@@ -333,5 +344,10 @@ EXPORT int xlstm_norm_gate(const struct norm_gate *s) {
 
 EXPORT int xlstm_norm_gate_back(const struct norm_gate *s) {
     struct job job = {s, PICK(norm_gate_back, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
+    return run_all(&job, s->parallel, s->threads);
+}
+
+EXPORT int xlstm_read_last(const struct read_last *s) {
+    struct job job = {s, PICK(read_last, s), s->batch, 0, 0};
     return run_all(&job, s->parallel, s->threads);
 }

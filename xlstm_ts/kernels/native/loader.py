@@ -137,7 +137,16 @@ def _load(path: Path) -> ctypes.CDLL:
         for what, result in {"saved": ctypes.c_int64, "forward": ctypes.c_int, "backward": ctypes.c_int}.items():
             function = getattr(loaded, f"xlstm_{cell}_{what}")
             function.argtypes, function.restype = [ctypes.c_void_p], result
-    for name in ("linear", "linear_weight", "conv", "conv_back", "gelu_gate", "norm_gate", "norm_gate_back"):
+    for name in (
+        "linear",
+        "linear_weight",
+        "conv",
+        "conv_back",
+        "gelu_gate",
+        "norm_gate",
+        "norm_gate_back",
+        "read_last",
+    ):
         function = getattr(loaded, f"xlstm_{name}")
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
     return loaded

@@ -3,6 +3,7 @@
 #include "slstm.h"
 #include "mlstm.h"
 #include "parts.h"
+#include "readout.h"
 
 #undef VEC
 #undef LANES

@@ -112,6 +112,36 @@ static TARGET void NAME(cell_back)(integer rows, integer padded, const REAL *res
     }
 }
 
+/* Gates of the rows of a tile from their inputs, for `count` steps from t on: to[step, row, gate, P]. packed holds the
+ * weights of i and f, those of z and o, and the biases. */
+static TARGET void NAME(project_gates)(const struct slstm *s, integer head, integer first, integer rows, integer t,
+                                       integer count, const REAL *packed, REAL *to) {
+    const integer padded = round_up(s->width, LANES), row = s->heads * s->inner, pair = s->inner * 2 * padded;
+    const REAL *bias = packed + 2 * pair;
+    for (integer j = 0; j < count * rows; j++) memcpy(to + j * 4 * padded, bias, 4 * padded * sizeof(REAL));
+    for (integer r = 0; r < rows; r++, to += 4 * padded) {
+        const integer from = ((first + r) * s->steps + t) * row + head * s->inner;
+        NAME(multiply)(count, 2 * padded, s->inner, (const REAL *)s->gate_input + from, row, 1, packed, 0, to,
+                       rows * 4 * padded, 1);
+        NAME(multiply)(count, 2 * padded, s->inner, (const REAL *)s->x + from, row, 1, packed + pair, 0,
+                       to + 2 * padded, rows * 4 * padded, 1);
+    }
+}
+
+/* The weights and biases of a head as project_gates reads them; the memory is 0 before. */
+static TARGET void NAME(pack_gates)(const struct slstm *s, integer head, REAL *packed) {
+    const integer padded = round_up(s->width, LANES), pair = s->inner * 2 * padded;
+    for (integer gate = 0; gate < 4; gate++) {
+        const REAL *w = (const REAL *)(gate < 2 ? s->w_if : s->w_zo) + head * s->inner * 2 * s->width;
+        for (integer j = 0; j < s->inner; j++)
+            for (integer k = 0; k < s->width; k++)
+                packed[gate / 2 * pair + NAME(packed)(j, gate % 2 * padded + k, s->inner, 2 * padded)] =
+                    w[(2 * j + gate % 2) * s->width + k];
+        memcpy(packed + 2 * pair + gate * padded, (const REAL *)s->bias + (gate * s->heads + head) * s->width,
+               s->width * sizeof(REAL));
+    }
+}
+
 static TARGET int NAME(slstm_forward)(const void *call, integer item) {
     const struct slstm *s = call;
     const integer head = item % s->heads, first = item / s->heads * s->tile;
@@ -125,14 +155,16 @@ static TARGET int NAME(slstm_forward)(const void *call, integer item) {
     REAL *out = (REAL *)s->hidden + first * out_row + head * width;
     REAL *saved = s->saved ? (REAL *)s->saved + (head * s->batch + first) * steps * KEPT * padded : 0;
 
-    integer numbers = width * 4 * padded + (4 + 4 + 4 + KEPT) * state;
+    const integer ahead = s->x ? AHEAD : 1;
+    integer numbers = width * 4 * padded + (4 + 4 * ahead + 4 + KEPT) * state + (4 * s->inner + 4) * padded;
     double *memory = calloc(state + numbers, sizeof(double));
     if (!memory) return 1;
     double *m = memory;
     REAL *packed = (REAL *)(m + state), *rec = packed + width * 4 * padded, *inputs = rec + 4 * state;
-    REAL *h = inputs + 4 * state, *c = h + state, *n = c + state, *below = n + state;
-    REAL *unused = below + state;
+    REAL *h = inputs + 4 * ahead * state, *c = h + state, *n = c + state, *below = n + state;
+    REAL *unused = below + state, *projection = unused + KEPT * state;
 
+    if (s->x) NAME(pack_gates)(s, head, projection);
     for (integer gate = 0; gate < 4; gate++)
         for (integer j = 0; j < width; j++)
             for (integer k = 0; k < width; k++)
@@ -145,12 +177,16 @@ static TARGET int NAME(slstm_forward)(const void *call, integer item) {
     for (integer r = 0; r < rows; r++) memcpy(m + r * padded, s->m0 + row0 + r * row, width * sizeof(double));
 
     for (integer t = 0; t < steps; t++, x += by_step) {
-        if (t + 1 < steps)
+        if (!s->x && t + 1 < steps)
             for (integer gate = 0; gate < 4; gate++) NAME(prefetch)(rows, width, x + by_step + gate * by_gate, by_row);
         NAME(multiply)(rows, 4 * padded, width, h, padded, 1, packed, 0, rec, 4 * padded, 0);
         const REAL *read = x;
         integer x_row = by_row, x_gate = by_gate;
-        if (width != padded) { /* whole vectors would read beyond the tensor */
+        if (s->x) {
+            const integer count = steps - t < AHEAD ? steps - t : AHEAD;
+            if (t % AHEAD == 0) NAME(project_gates)(s, head, first, rows, t, count, projection, inputs);
+            read = inputs + t % AHEAD * 4 * state, x_row = 4 * padded, x_gate = padded;
+        } else if (width != padded) { /* whole vectors would read beyond the tensor */
             for (integer gate = 0; gate < 4; gate++)
                 NAME(copy)(rows, width, x + gate * by_gate, by_row, inputs + gate * padded, 4 * padded);
             read = inputs, x_row = 4 * padded, x_gate = padded;

@@ -81,3 +81,7 @@ class MixerBackbone(nn.Module):
         tokens = torch.cat([*before, tokens], dim=1)
         views, _ = self.stack(torch.cat([tokens, tokens.flip(-1)]))
         return torch.cat(views[:, -self.groups :].chunk(2), dim=-1), state
+
+    def features(self, values: Tensor, observed: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the features alone; see `Backbone`."""
+        return self(values, observed, None, covariates)[0]

@@ -86,6 +86,12 @@ class PatchBackbone(nn.Module):
             features, _ = self.stack(unfinished, blocks)
         return features.unflatten(0, (batch, channels)).flatten(1, 2), state
 
+    def features(self, values: Tensor, observed: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the features alone; see `Backbone`."""
+        if values.shape[1] % self.patch_length:
+            return self(values, observed, None, covariates)[0]
+        return self.stack.last(self._tokens(values, observed, covariates)).unflatten(0, (len(values), -1)).flatten(1, 2)
+
     def _tokens(self, values: Tensor, observed: Tensor, covariates: Tensor | None) -> Tensor:
         """Cut (B, N * P, C) into tokens (B * C, N, D)."""
         pair = torch.stack([values, observed.to(values.dtype)], dim=-1)  # [B, N * P, C, 2]

@@ -38,3 +38,7 @@ class Backbone(Protocol):
             To be given to the next call; two pieces with carried state equal one.
         """
         ...
+
+    def features(self, values: Tensor, observed: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the features alone, after the empty history: what a call returns, for less work."""
+        ...

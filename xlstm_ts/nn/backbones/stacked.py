@@ -39,8 +39,15 @@ class StackedBackbone(nn.Module):
         covariates: Tensor | None = None,
     ) -> tuple[Tensor, tuple[BlockState, ...]]:
         """Read a piece of context; see `Backbone`."""
-        tokens = self.embed(torch.cat([values, observed.to(values.dtype)], dim=-1))
-        if self.embed_covariates is not None and covariates is not None:
-            tokens = tokens + self.embed_covariates(covariates)
-        tokens, state = self.stack(tokens, state)
+        tokens, state = self.stack(self._tokens(values, observed, covariates), state)
         return tokens[:, -1:], state
+
+    def features(self, values: Tensor, observed: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the features alone; see `Backbone`."""
+        return self.stack.last(self._tokens(values, observed, covariates))
+
+    def _tokens(self, values: Tensor, observed: Tensor, covariates: Tensor | None) -> Tensor:
+        tokens = self.embed(torch.cat([values, observed.to(values.dtype)], dim=-1))
+        if self.embed_covariates is None or covariates is None:
+            return tokens
+        return tokens + self.embed_covariates(covariates)
