@@ -137,10 +137,11 @@ def test_levels_are_paired_from_the_outside_in():
     assert (odd.centre_label, odd.centre.tolist(), odd.bands) == ("0.3 quantile", [3.0], ())
 
 
-def test_baselines_never_take_the_colour_of_a_model():
-    styles = model_styles(["last_value", "mine", "seasonal_naive", "other"])
+def test_baselines_never_take_the_colour_of_a_model_nor_each_other_s_dashes():
+    styles = model_styles(["last_value", "mine", "seasonal_naive", "other", "drift", "climatology"])
 
-    assert len({style["color"] for style in styles.values()}) == 4
+    assert len({style["color"] for style in styles.values()}) == 6
+    assert len({style["ls"] for style in styles.values() if "ls" in style}) == 4
     assert styles["mine"]["color"] == model_styles(["mine"])["mine"]["color"]
 
 

@@ -29,6 +29,7 @@ HISTORY_COLOUR = "#3d4653"
 ACTUAL_COLOUR = "#c2571a"
 _MODEL_COLOURS = ("#1f6f8b", "#b4532a", "#5b7f3a", "#7a5195", "#c49a1a", "#2f4b7c")
 _BASELINE_COLOURS = ("#9aa3ad", "#6f7882", "#b59f86", "#8f7ea8")
+_BASELINE_DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (8, 2))  # quiet colours alone do not tell them apart
 QUIET_COLOUR = "#6b7480"
 _GRID = "#e6e9ed"
 
@@ -250,11 +251,12 @@ def draw_calibration(ax: Axes, shares: pd.DataFrame) -> None:
 
 def model_styles(models: Sequence[Any] | pd.Index) -> dict[Any, dict[str, Any]]:
     """Colour and line of each model: own colours for models, dashed quiet ones for the baselines."""
-    naive = dict(zip(BASELINE_WORDS, _BASELINE_COLOURS, strict=True))
+    naive = dict(zip(BASELINE_WORDS, zip(_BASELINE_COLOURS, _BASELINE_DASHES, strict=True), strict=True))
     styles: dict[Any, dict[str, Any]] = {}
     for model in models:
         if model in naive:
-            styles[model] = {"color": naive[model], "lw": 1.2, "ls": (0, (4, 2)), "zorder": 1.5}
+            colour, dashes = naive[model]
+            styles[model] = {"color": colour, "lw": 1.2, "ls": (0, dashes), "zorder": 1.5}
         else:
             own = sum(name not in naive for name in styles)
             styles[model] = {"color": _MODEL_COLOURS[own % len(_MODEL_COLOURS)], "lw": 1.9}
