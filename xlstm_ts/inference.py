@@ -19,7 +19,7 @@ from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
 
 BATCH_SIZE = 256
 # Tokens of a batch that stay in the caches of a processor; past that, windows of 512 steps take twice as long each.
-CACHED_TOKENS, LEAST_BATCH = 8192, 16
+CACHED_TOKENS, LEAST_BATCH = 16384, 16
 
 
 class Forecast(NamedTuple):
