@@ -30,6 +30,7 @@ ORDER = [
     "kernels._parts",
     "kernels.cells",
     "kernels.parts",
+    "kernels.layers",
     "kernels.scan",
     "kernels",
     # modules

@@ -83,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
     kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
     kernels.add_argument(
-        "--tables", nargs="+", default=[], metavar="NAME", help="some of layers, length, stream, step (default: all)"
+        "--tables",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="some of layers, length, stream, step, official (default: all)",
     )
     kernels.set_defaults(run=_bench_kernels)
 

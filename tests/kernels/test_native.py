@@ -14,8 +14,9 @@ import pytest
 import torch
 from helpers import normal, relative_rms
 
-from xlstm_ts.errors import BackendError
-from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm, resolve, slstm
+from xlstm_ts.errors import BackendError, ParameterError, ShapeError
+from xlstm_ts.kernels import MLSTMState, SLSTMState, layers, mlstm, resolve, slstm
+from xlstm_ts.kernels._slstm import native as slstm_native
 from xlstm_ts.kernels.native import call, loader
 
 
@@ -33,7 +34,9 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler")
 LEVELS = range(1 if WHY_NOT else call.level(False) + 1)
 LEVEL_NAMES = ["baseline", "AVX2", "AVX-512"][: len(LEVELS)]
 CELLS = ["slstm", "mlstm"]
-# (B, T, H, K, V); sLSTM has no V.
+LAYERS = ["dense", "headwise"]  # sLSTM with its projections
+SHARED = ("weights", "w_if", "w_zo", "bias")  # by all rows
+# (B, T, H, K, V); sLSTM has no V; of a layer V is what a head has of the input.
 SHAPES = [
     (1, 1, 1, 1, 1),
     (1, 7, 2, 32, 16),
@@ -51,9 +54,18 @@ def case(cell, batch, steps, heads, width, value_width=None, dtype=torch.float32
         return normal(*shape, seed=seed, dtype=dtype)
 
     m = normal(batch, heads, width, seed=6)
-    if cell == "slstm":
-        return {
-            "gates": 2 * draw(batch, steps, 4, heads, width, seed=1),
+    if cell in ("slstm", *LAYERS):
+        inner = value_width or width
+        shape = (2 * heads * width, heads * inner) if cell == "dense" else (heads, inner, 2 * width)
+        gates = {"gates": 2 * draw(batch, steps, 4, heads, width, seed=1)}
+        source = {
+            "gate_input": draw(batch, steps, heads * inner, seed=11),
+            "x": draw(batch, steps, heads * inner, seed=12),
+            "w_if": 2 * draw(*shape, seed=13) / inner**0.5,
+            "w_zo": draw(*shape, seed=14) / inner**0.5,
+            "bias": draw(4, heads, width, seed=15),
+        }
+        return (gates if cell == "slstm" else source) | {
             "weights": draw(4, heads, width, width, seed=2) / width**0.5,
             "h0": draw(batch, heads, width, seed=3).tanh(),
             "c0": draw(batch, heads, width, seed=4),
@@ -78,6 +90,11 @@ def apply(cell, tensors, backend="native", **options):
     """Call the cell on a list of tensors in the order of `case`."""
     if cell == "slstm":
         return slstm(*tensors[:2], SLSTMState(*tensors[2:]), backend=backend, **options)
+    if cell in LAYERS:
+        if backend == "native":
+            return slstm_native.run_layer(*tensors[:6], SLSTMState(*tensors[6:]), options.get("forget_gate", "sigmoid"))
+        gates = layers._gates(*tensors[:5])
+        return slstm(gates, tensors[5], SLSTMState(*tensors[6:]), backend=backend, **options)
     return mlstm(*tensors[:5], MLSTMState(*tensors[5:]), backend=backend, **options)
 
 
@@ -138,7 +155,7 @@ def python(code, *, timeout=120, **environment):
 
 
 @needs_compiler
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 @pytest.mark.parametrize("level", LEVELS, ids=LEVEL_NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
@@ -156,7 +173,7 @@ def test_every_instruction_set_agrees_with_the_reference(cell, shape, forget_gat
 
 
 @needs_compiler
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 @pytest.mark.parametrize("level", LEVELS, ids=LEVEL_NAMES)
 @pytest.mark.parametrize("width", [5, 16, 24])
 def test_a_row_has_the_same_bits_alone_and_in_any_batch(cell, width, level, at_level):
@@ -165,13 +182,13 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(cell, width, level, at_l
     whole = run(cell, inputs)
 
     for rows in (slice(0, 1), slice(22, 23), slice(3, 9), slice(5, 22)):
-        part = run(cell, {name: tensor if name == "weights" else tensor[rows] for name, tensor in inputs.items()})
+        part = run(cell, {name: tensor if name in SHARED else tensor[rows] for name, tensor in inputs.items()})
         for name in whole:
-            assert name == "weights" or torch.equal(part[name], whole[name][rows]), name
+            assert name in SHARED or torch.equal(part[name], whole[name][rows]), name
 
 
 @needs_kernel
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 def test_two_threads_give_the_same_bits_as_one(cell, two_threads):
     inputs = case(cell, 40, 50, 4, 16)
     assert call.threads(40 * 50 * 4 * 16 * 16 * 2) == 2  # enough work for a second thread
@@ -186,7 +203,7 @@ def test_two_threads_give_the_same_bits_as_one(cell, two_threads):
 
 
 @needs_kernel
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 def test_calls_from_several_python_threads_give_the_same_bits(cell, two_threads):
     inputs = case(cell, 24, 40, 4, 16)
     alone = run(cell, inputs)
@@ -261,7 +278,7 @@ def test_joblibs_workers_give_the_same_bits():
 
 
 @needs_kernel
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 def test_inputs_may_lie_in_memory_in_any_order(cell):
     inputs = case(cell, 6, 8, 3, 16)
     expected = run(cell, inputs)
@@ -313,7 +330,7 @@ def test_nothing_is_saved_when_no_gradient_is_wanted(cell, mode, monkeypatch):
 
 
 @needs_kernel
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS + LAYERS)
 def test_a_backward_may_be_repeated(cell):
     tensors = list(case(cell, 5, 6, 2, 8).values())
     tensors[0].requires_grad_()
@@ -352,6 +369,52 @@ def test_one_step_equals_one_step_of_a_sequence(cell):
     torch.testing.assert_close(h[:, 0], both[:, 0])
 
 
+@needs_kernel
+@pytest.mark.parametrize("cell", LAYERS)
+def test_an_input_of_both_pairs_of_gates_gets_one_gradient(cell):
+    inputs = case(cell, 20, 19, 2, 5, 7)
+    two = run(cell, inputs | {"x": inputs["gate_input"]})
+    x = inputs["gate_input"].requires_grad_()
+
+    h, last = apply(cell, [x, x, *list(inputs.values())[2:]])
+    smooth = [h, *last[:3]]
+    cotangents = [normal(1, *y.shape[1:], seed=20 + j, dtype=y.dtype).expand_as(y) for j, y in enumerate(smooth)]
+    (got,) = torch.autograd.grad(smooth, x, cotangents)
+
+    assert torch.equal(h, two["h"])
+    assert relative_rms(got, two["gate_input"] + two["x"]) <= 1e-6
+
+
+@needs_kernel
+def test_a_layer_without_gradient_keeps_nothing_and_one_with_few_rows_goes_through_torch():
+    inputs = list(case("headwise", 4, 8, 2, 5).values())
+
+    many, _ = layers.slstm_layer(*(tensor.requires_grad_() for tensor in inputs[:6]))
+    few, _ = layers.slstm_layer(*(tensor[:3] for tensor in inputs[:2]), *inputs[2:6])
+
+    assert type(many.grad_fn).__name__ == "_LayerBackward"
+    assert type(few.grad_fn).__name__ == "_RecurrenceBackward"
+    torch.testing.assert_close(few, many[:3])
+    with torch.no_grad():
+        assert torch.equal(layers.slstm_layer(*inputs[:6])[0], many)
+
+
+@needs_kernel
+def test_a_layer_says_what_is_wrong_with_its_inputs_state_and_options():
+    inputs = list(case("headwise", 4, 8, 2, 5).values())
+
+    with pytest.raises(ShapeError, match=r"state\.h is .* expected floating point, \(4, 2, 5\)"):
+        layers.slstm_layer(*inputs[:6], SLSTMState(*(tensor[:3] for tensor in inputs[6:])))
+    with pytest.raises(ShapeError, match=r"gate_input has shape \(3, 8, 10\); expected \(4, 8, 10\)"):
+        layers.slstm_layer(inputs[0][:3], *inputs[1:6])
+    with pytest.raises(ShapeError, match=r"weight_if has shape \(2, 5, 10\); expected \(2, 4, 10\)"):
+        layers.slstm_layer(inputs[0][..., :8], inputs[1][..., :8], *inputs[2:6])
+    with pytest.raises(ParameterError, match="forget_gate='open' is unknown"):
+        layers.slstm_layer(*inputs[:6], forget_gate="open")
+    with pytest.raises(BackendError, match='backend="fast" is unknown'):
+        layers.slstm_layer(*inputs[:6], backend="fast")
+
+
 def test_other_devices_and_tensor_classes_are_refused_by_name():
     meta = torch.empty(1, 1, 4, 1, 1, device="meta")
     with pytest.raises(BackendError, match=r'backend="native" needs CPU tensors, got meta\. Use backend="auto"'):
@@ -361,7 +424,7 @@ def test_other_devices_and_tensor_classes_are_refused_by_name():
 
 WITHOUT = """
 import torch
-from xlstm_ts.errors import BackendError
+from xlstm_ts.errors import BackendError, ParameterError, ShapeError
 from xlstm_ts.kernels import resolve, slstm
 name, why = resolve("slstm")
 assert name == "eager" and "native needs a C compiler" in why, (name, why)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from helpers import normal, relative_rms
 
-from xlstm_ts.kernels import SLSTMState, mlstm, parts
+from xlstm_ts.errors import ShapeError
+from xlstm_ts.kernels import SLSTMState, layers, mlstm, parts, slstm
 from xlstm_ts.kernels._parts import eager, native
+from xlstm_ts.kernels.native import products
 
 WHY_NOT = native.unsupported()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"the native kernels {WHY_NOT}")
@@ -86,7 +88,7 @@ def test_joined_outputs_lie_side_by_side(heads, dtype):
 
 def test_many_rows_are_summed_in_slabs():
     inputs = {"x": normal(5, 1000, 6, seed=1), "weight": normal(4, 6, seed=2), "bias": normal(4, seed=3)}
-    assert inputs["x"].numel() // 6 > 2 * native.SLAB_ROWS
+    assert inputs["x"].numel() // 6 > 2 * products.SLAB_ROWS
 
     assert_agree(lambda module, **x: module.project((tuple(x.values()),), False), inputs, torch.float32)
 
@@ -98,6 +100,40 @@ def test_inputs_of_linear_maps_may_lie_in_memory_in_any_order():
     (expected,) = eager.project(((x, weight, None),), False)
 
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("batch", "width", "inner"), [(B, 32, 48), (B, 48, 40), (50, 16, 24), (B, 20, 24)], ids=str)
+def test_norm_and_feed_forward(batch, width, inner, dtype):
+    inputs = {
+        "x": normal(batch, T, width, seed=1),
+        "norm_weight": 1 + normal(width, seed=2) / 3,
+        "norm_bias": normal(width, seed=3),
+        "up": normal(2 * inner, width, seed=4) / width**0.5,
+        "up_bias": normal(2 * inner, seed=5),
+        "down": normal(width, inner, seed=6) / inner**0.5,
+        "down_bias": normal(width, seed=7),
+    }
+
+    def function(module, x, norm_weight, norm_bias, up, up_bias, down, down_bias):
+        return module.feed_forward(x, (norm_weight, norm_bias), (up, up_bias), (down, down_bias))
+
+    assert_agree(function, inputs, dtype)
+
+
+def test_the_feed_forward_gives_the_same_bits_with_two_threads():
+    shapes = {"x": (60, T, 32), "norm": (32,), "up": (96, 32), "up_bias": (96,), "down": (32, 48), "bias": (32,)}
+    inputs = {name: normal(*shape, seed=j, dtype=torch.float32) for j, (name, shape) in enumerate(shapes.items())}
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        x, norm, up, up_bias, down, bias = leaves = [tensor.clone().requires_grad_() for tensor in inputs.values()]
+        y = parts.feed_forward(x, (norm, bias), (up, up_bias), (down, bias))
+        results.append([y.detach(), *torch.autograd.grad(y.sum(), leaves)])
+    torch.set_num_threads(before)
+
+    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -230,14 +266,20 @@ def test_gates_that_the_kernel_projects_are_those_that_it_is_given(batch, steps,
     bias, recurrent_weights = normal(4, H, width, seed=5).to(dtype), normal(4, H, width, width, seed=6).to(dtype) * 0.3
     state = SLSTMState(*(normal(batch, H, width, seed=seed).abs().to(dtype) for seed in (7, 8, 9)), None)
     state = state._replace(m=normal(batch, H, width, seed=10))
-    inputs = (x, gate_input, *weights, bias, recurrent_weights, state)
-    options = {"forget_gate": forget_gate, "backend": "auto"}
+    inputs = (gate_input, x, *weights, bias, recurrent_weights, state)
+    gates = layers._gates(gate_input, x, *weights, bias)
 
-    with torch.no_grad():
-        got, last = parts.projected_slstm(*inputs, **options)
-    recurrent_weights.requires_grad_()
-    expected, last_expected = parts.projected_slstm(*inputs, **options)
+    got, last = layers.slstm_layer(*inputs, forget_gate=forget_gate)
+    expected, last_expected = slstm(gates, recurrent_weights, state, forget_gate=forget_gate, backend="eager")
 
-    assert relative_rms(got, expected.detach()) <= TOLERANCE[dtype]
+    assert relative_rms(got, expected) <= TOLERANCE[dtype]
     for name, part, part_expected in zip(state._fields, last, last_expected, strict=True):
-        assert relative_rms(part, part_expected.detach()) <= TOLERANCE[dtype], name
+        assert relative_rms(part, part_expected) <= TOLERANCE[dtype], name
+
+
+def test_inputs_of_another_width_than_the_weights_are_refused():
+    x, weight, row = torch.ones(2, 40, 6), torch.ones(8, 5), torch.ones(5)
+    with pytest.raises(ShapeError, match=r"an input has shape \(2, 40, 6\); expected 5 on the last axis"):
+        parts.project((x, weight, None))
+    with pytest.raises(ShapeError, match="expected 5 on the last axis"):
+        parts.feed_forward(x, (row, row), (weight, torch.ones(8)), (torch.ones(5, 4), row))

@@ -21,12 +21,14 @@ from xlstm_ts.kernels import mlstm
 from xlstm_ts.kernels._mlstm.native import default_chunk
 from xlstm_ts.kernels.parts import project
 from xlstm_ts.nn import MLSTM, SLSTM, BlockStack
+from xlstm_ts.nn.blocks import SLSTMMixer
 
 HEADS = 4
 SHAPES = [(32, 96, 64), (32, 96, 128), (32, 512, 128), (32, 512, 256), (8, 2048, 128), (128, 336, 128)]
 LENGTHS = [512, 1024, 2048, 4096, 8192]
 SERIES = [1, 1000]
 STEPS = [(32, 96, 64), (32, 96, 128), (32, 336, 64), (32, 336, 128)]
+OFFICIAL = [(32, 96, 128), (32, 336, 128), (32, 512, 128)]
 CHANNELS, HORIZON = 7, 96  # of the training step
 SLOW = 0.5  # seconds
 PATIENCE = 10.0  # seconds that one candidate may take before it is left out of further turns
@@ -44,7 +46,7 @@ def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (
     repeats : int
         Turns of every candidate.
     tables : iterable of str
-        Some of "layers", "length", "stream" and "step". Default: all.
+        Some of "layers", "length", "stream", "step" and "official". Default: all.
     say : callable
         Gets one line of text at a time.
 
@@ -76,14 +78,17 @@ def _layers(repeats: int, say: Say) -> None:
     )
     names = list(_layer_candidates(4, HEADS, 2 * HEADS))
     counted = ("nn.LSTM", "sLSTM dense", "mLSTM dense")
-    _header(say, ["B, T, D", "nn.LSTM, ms", *names[1:], "share of the peak: " + ", ".join(counted)])
+    notes = [f"{what}: {', '.join(counted)}" for what in ("share of the peak", "peak memory, MB")]
+    _header(say, ["B, T, D", "nn.LSTM, ms", *names[1:], *notes])
     for shape in SHAPES:
-        times = _medians(_layer_candidates(*shape), repeats)
+        candidates = _layer_candidates(*shape)
+        times = _medians(candidates, repeats)
         base = times["nn.LSTM"]
         work = _flops(shape[2])
         shares = [f"{shape[0] * shape[1] * work[name] / times[name] / peak:.0%}" for name in counted]
         ratios = [f"{times[name] / base:.2f}" for name in names[1:]]
-        _row(say, [_text(shape), f"{base * 1e3:.1f}", *ratios, ", ".join(shares)])
+        memory = [_peak_memory(candidates[name]) for name in counted]
+        _row(say, [_text(shape), f"{base * 1e3:.1f}", *ratios, ", ".join(shares), ", ".join(memory)])
 
 
 def _length(repeats: int, say: Say) -> None:
@@ -131,7 +136,26 @@ def _step(repeats: int, say: Say) -> None:
         _row(say, [_text((batch, steps, width)), f"{base * 1e3:.1f}", *ratios])
 
 
-TABLES: dict[str, Callable[[int, Say], None]] = {"layers": _layers, "length": _length, "stream": _stream, "step": _step}
+def _official_layer(repeats: int, say: Say) -> None:
+    names = list(_mixers(4, HEADS, 2 * HEADS))
+    if len(names) == 1:
+        say("The sLSTM layer of the package xlstm: it is not installed.")
+        return
+    say("The sLSTM layer of a block (convolution, head-wise gates, cell, norm): forward and backward.\n")
+    _header(say, ["B, T, D", "ours, ms", "xlstm, vanilla backend, ms", "times as fast"])
+    for shape in OFFICIAL:
+        times = _medians(_mixers(*shape), repeats)
+        ours, theirs = (times[name] * 1e3 for name in names)
+        _row(say, [_text(shape), f"{ours:.1f}", f"{theirs:.0f}", f"{theirs / ours:.0f}"])
+
+
+TABLES: dict[str, Callable[[int, Say], None]] = {
+    "layers": _layers,
+    "length": _length,
+    "stream": _stream,
+    "step": _step,
+    "official": _official_layer,
+}
 
 
 def _layer_candidates(batch: int, steps: int, width: int) -> dict[str, Callable[[], object]]:
@@ -216,6 +240,24 @@ def _official(steps: int, width: int) -> dict[str, nn.Module]:
         )
         bodies[name] = xlstm.xLSTMBlockStack(config)
     return bodies
+
+
+def _mixers(batch: int, steps: int, width: int) -> dict[str, Callable[[], object]]:
+    """Our sLSTM layer as it stands in a block, and that of the `xlstm` package where it is installed."""
+    x = torch.randn(batch, steps, width, requires_grad=True)
+    mixer = SLSTMMixer(width, HEADS, 4)
+
+    def ours() -> None:
+        y, _ = mixer(x, mixer.initial_state(batch))
+        torch.autograd.grad(y, (x, *mixer.parameters()), torch.ones_like(y))
+
+    candidates: dict[str, Callable[[], object]] = {"ours": ours}
+    try:
+        import xlstm
+    except ImportError:
+        return candidates
+    config = xlstm.sLSTMLayerConfig(backend="vanilla", num_heads=HEADS, conv1d_kernel_size=4, embedding_dim=width)
+    return candidates | {"xlstm": _both_ways(xlstm.sLSTMLayer(config), x)}
 
 
 def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Callable[[], object]:

@@ -59,7 +59,7 @@ def slstm(
     BackendError
         The requested backend cannot run here; the message names the reason.
     """
-    _check_choice("slstm", forget_gate)
+    check_forget_gate("slstm", forget_gate)
     _check_rank("slstm", "gates", gates, "(B, T, 4, H, K)", 5)
     batch, steps, four, heads, width = gates.shape
     if four != 4 or steps == 0 or batch == 0:
@@ -68,14 +68,7 @@ def slstm(
             "and the four gates i, f, z, o on the third axis."
         )
     _check_like("slstm", "recurrent_weights", recurrent_weights, gates, (4, heads, width, width))
-    dtype = compute_dtype(gates.dtype)
-    if state is None:
-        state = SLSTMState.empty(batch, heads, width, dtype=dtype, device=gates.device)
-    else:
-        for name, part in zip(state._fields, state, strict=True):
-            _check_state("slstm", name, part, gates, (batch, heads, width))
-        h, c, n = (part.to(dtype) for part in state[:3])
-        state = SLSTMState(h, c, n, state.m.detach().to(stabiliser_dtype(gates.device)))
+    state = slstm_state(state, gates, heads, width)
     name, _ = resolve("slstm", (gates, recurrent_weights), backend)
     cell = load("slstm", name)
     dtype = _input_dtype(cell, gates.dtype)
@@ -135,7 +128,7 @@ def mlstm(
     BackendError
         The requested backend cannot run here; the message names the reason.
     """
-    _check_choice("mlstm", forget_gate)
+    check_forget_gate("mlstm", forget_gate)
     if chunk is not None and chunk < 1:
         raise ParameterError(f"kernels.mlstm: chunk={chunk}; expected a positive number of steps, or None.")
     _check_rank("mlstm", "q", q, "(B, T, H, K)", 4)
@@ -165,13 +158,25 @@ def mlstm(
     return h.to(q.dtype), state
 
 
+def slstm_state(state: SLSTMState | None, like: Tensor, heads: int, width: int) -> SLSTMState:
+    """Return the state to start from, checked and in the dtypes of the computation; `like` is an input (B, ...)."""
+    batch, dtype = like.shape[0], compute_dtype(like.dtype)
+    if state is None:
+        return SLSTMState.empty(batch, heads, width, dtype=dtype, device=like.device)
+    for name, part in zip(state._fields, state, strict=True):
+        _check_state("slstm", name, part, like, (batch, heads, width))
+    h, c, n = (part.to(dtype) for part in state[:3])
+    return SLSTMState(h, c, n, state.m.detach().to(stabiliser_dtype(like.device)))
+
+
 def _input_dtype(cell: ModuleType, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which a backend takes inputs of `dtype`: it may read bfloat16 as it is."""
     reads_it = dtype == torch.bfloat16 and getattr(cell, "READS_BFLOAT16", False)
     return dtype if reads_it else compute_dtype(dtype)
 
 
-def _check_choice(cell: str, forget_gate: str) -> None:
+def check_forget_gate(cell: str, forget_gate: str) -> None:
+    """Raise unless the forget gate is known."""
     if forget_gate not in FORGET_GATES:
         raise ParameterError(f'kernels.{cell}: forget_gate={forget_gate!r} is unknown; expected "sigmoid" or "exp".')
 

@@ -7,13 +7,11 @@ times for each. Dimensions: B batch, T steps, D width, H heads, K head width.
 
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
-from xlstm_ts.kernels._parts.eager import Product
-from xlstm_ts.kernels.cells import slstm
+from xlstm_ts.errors import ShapeError
+from xlstm_ts.kernels._parts.eager import Product, Weights
 from xlstm_ts.kernels.dispatch import load, resolve
-from xlstm_ts.kernels.states import SLSTMState
 
 # Below this many rows, torch's products are as fast and cost less to start.
 FEW_ROWS = 32
@@ -35,7 +33,14 @@ def project(*products: Product, joined: bool = False) -> tuple[Tensor, ...]:
     -------
     tuple of Tensor
         Per product (..., E) for a dense weight, (..., H, E / H) for a head-wise one; or the one joined tensor.
+
+    Raises
+    ------
+    ShapeError
+        An input is wider or narrower than its weight reads.
     """
+    for x, weight, _ in products:
+        _check_width(x, weight.shape[1] if weight.dim() == 2 else weight.shape[0] * weight.shape[1])
     tensors = tuple(tensor for product in products for tensor in product if tensor is not None)
     x = products[0][0]
     module = load("parts", "eager") if x.numel() < FEW_ROWS * x.shape[-1] else _pick(*tensors)
@@ -69,6 +74,20 @@ def gelu_gate(x: Tensor) -> Tensor:
     return _pick(x).gelu_gate(x)
 
 
+def feed_forward(x: Tensor, norm: Weights, up: Weights, down: Weights) -> Tensor:
+    """Return down(gelu_gate(up(norm(x)))), the norm over the last axis; each pair a weight and a bias.
+
+    Raises
+    ------
+    ShapeError
+        The input is wider or narrower than the norm.
+    """
+    _check_width(x, len(norm[0]))
+    few = x.numel() < FEW_ROWS * x.shape[-1]
+    module = load("parts", "eager") if few else _pick(x, *norm, *up, *down)
+    return module.feed_forward(x, norm, up, down)
+
+
 def head_norm(x: Tensor, weight: Tensor) -> Tensor:
     """Normalise (..., H, K) over K, join the heads, and multiply by the weight (H * K,)."""
     return _pick(x, weight).head_norm(x, weight)
@@ -77,52 +96,6 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
 def norm_gate(x: Tensor, weight: Tensor, skip: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
     """Return (head_norm(x, weight) + residual * skip) * silu(gate); skip and gate are (..., H * K)."""
     return _pick(x, weight, skip, residual, gate).norm_gate(x, weight, skip, residual, gate)
-
-
-def projected_slstm(
-    x: Tensor,
-    gate_input: Tensor,
-    weight_if: Tensor,
-    weight_zo: Tensor,
-    bias: Tensor,
-    recurrent_weights: Tensor,
-    state: SLSTMState,
-    *,
-    forget_gate: str,
-    backend: str,
-) -> tuple[Tensor, SLSTMState]:
-    """Run an sLSTM whose gates are head-wise maps of its inputs.
-
-    Where no gradient is wanted and the native kernel runs, it makes the gates itself, a few steps at a time.
-
-    Parameters
-    ----------
-    x, gate_input : Tensor of shape (B, T, H * I)
-        What z and o, and what i and f read.
-    weight_if, weight_zo : Tensor of shape (H, I, 2 * K)
-        Of each head, two gates side by side.
-    bias : Tensor of shape (4, H, K)
-        In the order i, f, z, o.
-    recurrent_weights, state, forget_gate, backend
-        As in `xlstm_ts.kernels.slstm`.
-
-    Returns
-    -------
-    h : Tensor of shape (B, T, H, K)
-        Hidden sequence.
-    state : SLSTMState
-        State after the last step.
-    """
-    tensors = (x, gate_input, weight_if, weight_zo, bias, recurrent_weights, *state[:3])
-    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if not graph and backend in ("auto", "native") and x.numel() >= FEW_ROWS * x.shape[-1]:
-        names = resolve("parts", tensors)[0], resolve("slstm", (x, recurrent_weights), backend)[0]
-        if names == ("native", "native"):
-            return load("slstm", "native").run_projected(*tensors[:6], state, forget_gate)
-    bias_if, bias_zo = (pair.transpose(0, 1).flatten(1) for pair in bias.chunk(2))
-    (gates,) = project((gate_input, weight_if, bias_if), (x, weight_zo, bias_zo), joined=True)
-    gates = gates.unflatten(-1, (4, -1)).transpose(2, 3)  # [B, T, 4, H, K]
-    return slstm(gates, recurrent_weights, state, forget_gate=forget_gate, backend=backend)
 
 
 def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gate: str) -> Tensor:
@@ -148,6 +121,11 @@ def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gat
         What `mlstm` returns at the last step.
     """
     return _pick(q, keys, values, gates).read_last(q, keys, values, gates, forget_gate)
+
+
+def _check_width(x: Tensor, width: int) -> None:
+    if x.shape[-1] != width:
+        raise ShapeError(f"kernels.parts: an input has shape {tuple(x.shape)}; expected {width} on the last axis.")
 
 
 def _pick(*tensors: Tensor) -> ModuleType:

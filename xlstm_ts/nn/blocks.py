@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xlstm_ts.checks import is_whole
 from xlstm_ts.errors import ParameterError
-from xlstm_ts.kernels.parts import gelu_gate, norm_gate, project
+from xlstm_ts.kernels.parts import feed_forward, norm_gate, project
 from xlstm_ts.nn.layers import SLSTM, CausalConv, Dropout, LSTMState, MatrixMemory
 from xlstm_ts.nn.norms import HeadNorm
 
@@ -71,7 +71,7 @@ class LSTMMixer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Gated feed-forward: GELU of one half of a widened step times the other half."""
+    """Norm and gated feed-forward: GELU of one half of a widened step times the other half."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -79,10 +79,9 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(width, 2 * inner)
         self.down = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map each step by itself."""
-        (wide,) = project((x, self.up.weight, self.up.bias))
-        return project((gelu_gate(wide), self.down.weight, self.down.bias))[0]
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Map each step, normalised, by itself."""
+        return feed_forward(x, *((part.weight, part.bias) for part in (norm, self.up, self.down)))
 
 
 class PostUpBlock(nn.Module):
@@ -112,7 +111,7 @@ class PostUpBlock(nn.Module):
 
     def _feed(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x + self.dropout(self.feed_forward(x, self.feed_forward_norm))
 
 
 class MLSTMBlock(nn.Module):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_ts.errors import ParameterError, ShapeError
-from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm, slstm
-from xlstm_ts.kernels.parts import causal_conv, project, projected_slstm, read_last
+from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm
+from xlstm_ts.kernels.layers import slstm_layer
+from xlstm_ts.kernels.parts import causal_conv, project, read_last
 from xlstm_ts.nn.init import initialise
 
 
@@ -96,20 +97,17 @@ class SLSTM(nn.Module):
     ) -> tuple[Tensor, SLSTMState]:
         """Run the layer and return its output as (B, T, H, K)."""
         check_input("SLSTM", x, self.input_size)
-        gate_input = x if gate_input is None else gate_input
-        state = self.initial_state(x.shape[0]) if state is None else state
-        weight_if, weight_zo = weight_of(self.project_if), weight_of(self.project_zo)
-        recurrent = self.recurrent_weights
-        options = {"forget_gate": self.forget_gate, "backend": self.backend}
-        if weight_if.dim() == 3:
-            return projected_slstm(x, gate_input, weight_if, weight_zo, self.gate_bias, recurrent, state, **options)
-        # Per head the gates side by side, as the cell reads them.
-        shape = (self.num_heads, 2, self.width, self.input_size)
-        weights = (weight.view(shape).transpose(0, 1).flatten(0, 2) for weight in (weight_if, weight_zo))
-        biases = (bias.flatten() for bias in self.gate_bias.chunk(2))
-        inputs = zip((gate_input, x), weights, biases, strict=True)
-        (gates,) = project(*inputs, joined=True)
-        return slstm(gates.unflatten(-1, (4, self.num_heads, self.width)), recurrent, state, **options)
+        return slstm_layer(
+            x if gate_input is None else gate_input,
+            x,
+            weight_of(self.project_if),
+            weight_of(self.project_zo),
+            self.gate_bias,
+            self.recurrent_weights,
+            state,
+            forget_gate=self.forget_gate,
+            backend=self.backend,
+        )
 
 
 class MatrixMemory(nn.Module):

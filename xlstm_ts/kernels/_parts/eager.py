@@ -6,6 +6,7 @@ from torch.nn.functional import gelu, layer_norm, linear, silu
 
 from xlstm_ts.kernels.states import log_forget, stabiliser_dtype
 
+Weights = tuple[Tensor, Tensor]  # weight and bias
 Product = tuple[Tensor, Tensor, Tensor | None]  # input, weight and bias of a linear map
 
 
@@ -44,6 +45,16 @@ def gelu_gate(x: Tensor) -> Tensor:
     """See `xlstm_ts.kernels.parts.gelu_gate`."""
     gate, value = x.chunk(2, dim=-1)
     return gelu(gate) * value
+
+
+def norm(x: Tensor, weights: Weights) -> Tensor:
+    """Return the norm over the last axis, times a weight, plus a bias."""
+    return layer_norm(x, x.shape[-1:], *weights)
+
+
+def feed_forward(x: Tensor, norm_weights: Weights, up: Weights, down: Weights) -> Tensor:
+    """See `xlstm_ts.kernels.parts.feed_forward`."""
+    return linear(gelu_gate(linear(norm(x, norm_weights), *up)), *down)
 
 
 def head_norm(x: Tensor, weight: Tensor) -> Tensor:

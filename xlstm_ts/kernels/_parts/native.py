@@ -6,14 +6,17 @@ Dimensions: B batch, T steps, D width, H heads, M rows (batch and steps).
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from xlstm_ts.kernels._parts import eager
-from xlstm_ts.kernels._parts.eager import Product
+from xlstm_ts.kernels._parts.eager import Product, Weights
 from xlstm_ts.kernels.native import call as native
-from xlstm_ts.kernels.native.call import Call, integers, pointers
+from xlstm_ts.kernels.native.call import Call, execute, integers, pointers
+from xlstm_ts.kernels.native.products import multiply, weight_gradient
 
 GATE_ROWS = 128  # as in cells.c
-SLAB_ROWS = 2048  # the gradient of a weight is summed over so many rows by itself
+FEED_FORWARD_SLAB = 1024  # rows whose gradients of the weights are summed by themselves
+WHOLE = 16  # numbers of the longest vector
 
 
 def unsupported(*tensors: Tensor) -> str | None:
@@ -49,6 +52,16 @@ def gelu_gate(x: Tensor) -> Tensor:
     return _GeluGate.apply(x)
 
 
+def feed_forward(x: Tensor, norm: Weights, up: Weights, down: Weights) -> Tensor:
+    """See `xlstm_ts.kernels.parts.feed_forward`."""
+    if x.shape[-1] % WHOLE:
+        (wide,) = project(((eager.norm(x, norm), *up),), False)
+        return project(((gelu_gate(wide), *down),), False)[0]
+    inputs = (x, *norm, *up, *down)
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    return _FeedForward.apply(keep, *inputs)
+
+
 def head_norm(x: Tensor, weight: Tensor) -> Tensor:
     """See `xlstm_ts.kernels.parts.head_norm`."""
     return _NormGate.apply(x, weight, None, None, None)
@@ -71,7 +84,7 @@ def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gat
     call = _ReadLast(batch=batch, steps=steps, heads=heads, width=width, value_width=value_width)
     call.exp_forget = forget_gate == "exp"
     call.point(q=q, keys=keys, values=values, gates=gates, y=y)
-    _run("xlstm_read_last", call, q, 2 * keys.numel() + 2 * values.numel() + 16 * gates.numel())
+    execute("xlstm_read_last", call, q, 2 * keys.numel() + 2 * values.numel() + 16 * gates.numel())
     return y
 
 
@@ -114,6 +127,18 @@ class _Gelu(Call):
     _fields_ = (
         *integers("rows", "width", "is_double", "level", "threads"),
         *pointers("parallel", "x", "y", "d_y", "d_x"),
+    )
+
+
+class _FeedForwardCall(Call):
+    """`struct feed_forward` of cells.c."""
+
+    _fields_ = (
+        *integers("rows", "width", "inner", "slabs", "is_double", "level", "threads"),
+        *pointers("parallel"),
+        *integers("d_y_row"),
+        *pointers("x", "norm_weight", "norm_bias", "up", "up_bias", "down", "down_bias", "wide", "y", "packed"),
+        *pointers("d_y", "d_x", "d_norm_weight", "d_norm_bias", "d_up", "d_up_bias", "d_down", "d_down_bias"),
     )
 
 
@@ -160,7 +185,7 @@ class _Project(torch.autograd.Function):
             else:
                 y = x.new_empty(*x.shape[:-1], *heads, stop - start)
                 outputs.append(y)
-            _multiply(_of_input(x, weight), _as_groups(weight), _of_output(y, weight), bias)
+            multiply(_of_input(x, weight), _as_groups(weight), _of_output(y, weight), bias)
         return (whole,) if joined else tuple(outputs)
 
     @staticmethod
@@ -182,9 +207,9 @@ class _Project(torch.autograd.Function):
             if needs[place]:
                 add = d_inputs[place] is not None
                 d_inputs[place] = d_inputs[place] if add else torch.empty(x.shape, dtype=x.dtype)
-                _multiply(d_y, _as_groups(weight).transpose(1, 2), _of_input(d_inputs[place], weight), add=add)
+                multiply(d_y, _as_groups(weight).transpose(1, 2), _of_input(d_inputs[place], weight), add=add)
             if needs[len(inputs) + j] or ctx.biased[j]:
-                d_weights[j], d_biases[j] = _weight_gradient(_of_input(x, weight), d_y, weight, ctx.biased[j])
+                d_weights[j], d_biases[j] = weight_gradient(_of_input(x, weight), d_y, weight, ctx.biased[j])
         return None, None, *d_inputs, *d_weights, *d_biases
 
 
@@ -209,43 +234,6 @@ def _of_output(y: Tensor, weight: Tensor) -> Tensor:
     return y.flatten(0, -3) if weight.dim() == 3 else y.flatten(0, -2)[:, None]
 
 
-def _multiply(x: Tensor, w: Tensor, y: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
-    """Write x w + bias to y, or add x w to it; x (M, groups, inner), w (groups, inner, columns)."""
-    rows, groups, inner = x.shape
-    columns = w.shape[-1]
-    bias = None if bias is None else bias.contiguous()
-    call = _Linear(rows=rows, groups=groups, inner=inner, columns=columns, add=add)
-    call.x_row, call.x_group = x.stride()[:2]
-    call.y_row, call.y_group = y.stride()[:2]
-    call.w_group, call.w_inner, call.w_column = w.stride()
-    call.point(x=x, w=w, bias=bias, y=y)
-    _run("xlstm_linear", call, x, rows * groups * inner * columns)
-
-
-def _weight_gradient(x: Tensor, d_y: Tensor, weight: Tensor, biased: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of weight and bias; x and d_y are (M, groups, width)."""
-    rows, groups, _ = x.shape
-    dense = weight.dim() == 2  # (out, in), else (heads, in, out)
-    left, right = (d_y, x) if dense else (x, d_y)
-    slabs = max(1, rows // SLAB_ROWS)
-    call = _LinearWeight(
-        rows=rows,
-        groups=groups,
-        left_width=left.shape[-1],
-        right_width=right.shape[-1],
-        slabs=slabs,
-        sum_right=not dense,
-    )
-    call.left_row, call.left_group = left.stride()[:2]
-    call.right_row, call.right_group = right.stride()[:2]
-    out = x.new_empty(slabs, groups, left.shape[-1], right.shape[-1])
-    sums = x.new_empty(slabs, groups, d_y.shape[-1]) if biased else None
-    call.point(left=left, right=right, out=out, sums=sums)
-    _run("xlstm_linear_weight", call, x, rows * groups * x.shape[-1] * d_y.shape[-1])
-    gradient = out.sum(0).view(weight.shape)
-    return gradient, None if sums is None else (sums.sum(0)[0] if dense else sums.sum(0))
-
-
 class _CausalConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, tail, weight, bias):
@@ -255,7 +243,7 @@ class _CausalConv(torch.autograd.Function):
         y = torch.empty(x.shape, dtype=x.dtype)
         call = _conv_call(x, tail, weight, bias)
         call.point(y=y)
-        _run("xlstm_conv", call, x, 8 * x.numel() * weight.shape[1])
+        execute("xlstm_conv", call, x, 8 * x.numel() * weight.shape[1])
         return y
 
     @staticmethod
@@ -269,7 +257,7 @@ class _CausalConv(torch.autograd.Function):
         call = _conv_call(x, tail, weight, bias)
         call.d_y_batch, call.d_y_step = d_y.stride()[:2]
         call.point(d_y=d_y, d_x=d_x, d_tail=d_tail, d_w=d_w)
-        _run("xlstm_conv_back", call, x, 16 * x.numel() * size)
+        execute("xlstm_conv_back", call, x, 16 * x.numel() * size)
         d_w = d_w.sum(0)
         return d_x, d_tail, d_w[:-1].t(), d_w[-1]
 
@@ -291,7 +279,7 @@ class _GeluGate(torch.autograd.Function):
         y = x.new_empty(*x.shape[:-1], width)
         call = _Gelu(rows=y.numel() // width, width=width)
         call.point(x=x, y=y)
-        _run("xlstm_gelu_gate", call, x, 16 * x.numel())
+        execute("xlstm_gelu_gate", call, x, 16 * x.numel())
         return y
 
     @staticmethod
@@ -301,8 +289,55 @@ class _GeluGate(torch.autograd.Function):
         d_y, d_x = d_y.contiguous(), torch.empty_like(x)
         call = _Gelu(rows=d_y.numel() // d_y.shape[-1], width=d_y.shape[-1])
         call.point(x=x, d_y=d_y, d_x=d_x)
-        _run("xlstm_gelu_gate", call, x, 16 * x.numel())
+        execute("xlstm_gelu_gate", call, x, 16 * x.numel())
         return d_x
+
+
+class _FeedForward(torch.autograd.Function):
+    NAMES = ("norm_weight", "norm_bias", "up", "up_bias", "down", "down_bias")
+
+    @staticmethod
+    def forward(ctx, keep, x, *weights):
+        given = weights[4].shape[1]
+        x, weights = x.contiguous(), _whole(*weights)
+        width, inner = weights[4].shape
+        rows = x.numel() // width
+        y = torch.empty_like(x)
+        wide = x.new_empty(rows, 2 * inner) if keep else None
+        call = _FeedForwardCall(rows=rows, width=width, inner=inner)
+        call.point(x=x, y=y, wide=wide, **dict(zip(_FeedForward.NAMES, weights, strict=True)))
+        execute("xlstm_feed_forward", call, x, 3 * rows * width * inner)
+        ctx.save_for_backward(x, wide, *weights)
+        ctx.given = given
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_y):
+        x, wide, *weights = ctx.saved_tensors
+        width, inner = weights[4].shape
+        rows, slabs = len(wide), max(1, len(wide) // FEED_FORWARD_SLAB)
+        d_x, d_y = torch.empty_like(x), _flat(d_y)
+        gradients = [weight.new_empty(slabs, *weight.shape) for weight in weights]
+        call = _FeedForwardCall(rows=rows, width=width, inner=inner, slabs=slabs, d_y_row=d_y.stride(0))
+        call.point(x=x, wide=wide, d_y=d_y, d_x=d_x, **dict(zip(_FeedForward.NAMES, weights, strict=True)))
+        call.point(**{f"d_{name}": d for name, d in zip(_FeedForward.NAMES, gradients, strict=True)})
+        execute("xlstm_feed_forward_back", call, x, 6 * rows * width * inner)
+        gradients = [d.sum(0) for d in gradients]
+        for j in (2, 3):  # of both halves, without what was added
+            gradients[j] = gradients[j].unflatten(0, (2, inner))[:, : ctx.given].flatten(0, 1)
+        gradients[4] = gradients[4][:, : ctx.given]
+        return None, d_x, *gradients
+
+
+def _whole(norm_weight, norm_bias, up, up_bias, down, down_bias):
+    """Return the weights with zeros for as many units more as fill whole vectors."""
+    more = -down.shape[1] % WHOLE
+    if more:
+        down = pad(down, (0, more))
+        up = pad(up.unflatten(0, (2, -1)), (0, 0, 0, more)).flatten(0, 1)
+        up_bias = pad(up_bias.unflatten(0, (2, -1)), (0, more)).flatten()
+    return [weight.contiguous() for weight in (norm_weight, norm_bias, up, up_bias, down, down_bias)]
 
 
 class _NormGate(torch.autograd.Function):
@@ -315,7 +350,7 @@ class _NormGate(torch.autograd.Function):
         y = x.new_empty(*x.shape[:-2], x.shape[-2] * x.shape[-1])
         call = _norm_call(x, weight, skip, residual, gate)
         call.point(y=y)
-        _run("xlstm_norm_gate", call, x, 16 * x.numel())
+        execute("xlstm_norm_gate", call, x, 16 * x.numel())
         return y
 
     @staticmethod
@@ -331,7 +366,7 @@ class _NormGate(torch.autograd.Function):
             d_skip, d_residual, d_gate = torch.empty_like(skip), torch.empty_like(d_weight), torch.empty_like(skip)
         call.d_y_row = d_y.stride(0)
         call.point(d_y=d_y, d_x=d_x, d_weight=d_weight, d_skip=d_skip, d_residual=d_residual, d_gate=d_gate)
-        _run("xlstm_norm_gate_back", call, x, 32 * x.numel())
+        execute("xlstm_norm_gate_back", call, x, 32 * x.numel())
         return d_x, d_weight.sum(0), d_skip, None if d_residual is None else d_residual.sum(0), d_gate
 
 
@@ -346,10 +381,3 @@ def _norm_call(x, weight, skip, residual, gate) -> _Norm:
 def _flat(x: Tensor) -> Tensor:
     """Return (..., D) as rows (M, D)."""
     return native.rows(x).flatten(0, -2)
-
-
-def _run(name: str, call: Call, like: Tensor, multiplications: int) -> None:
-    call.is_double = double = like.dtype == torch.float64
-    call.level = native.level(double)
-    call.threads, call.parallel = native.threads(multiplications), native.region()
-    native.run(name, call)

@@ -2,8 +2,9 @@
 
 The loop over time holds only what depends on the previous step. Time comes first and the four gates of a head
 lie side by side, so that the recurrence is one batched product per step; the gradient of the recurrent weights
-is one product after the loop. Nothing is kept for the backward when no gradient is wanted. What goes into an
-exponent is added up in the dtype of m: in float32 a gate of 60 would lose the last digits of its recurrent part.
+is one product after the loop. Every operation writes where its result will stay. Nothing is kept for the backward
+when no gradient is wanted. What goes into an exponent is added up in the dtype of m: in float32 a gate of 60 would
+lose the last digits of its recurrent part.
 
 Dimensions: T steps, H heads, B batch, K head width. Equations of section 2.2 of Beck et al. 2024; the backward
 is derived in docs/kernels.md, "The backward of sLSTM".
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xlstm_ts.kernels.states import SLSTMState, log_forget
+
+CHUNK = 16  # steps of the backward whose slopes are found together, and then still lie in the cache
 
 
 def unsupported(*tensors: Tensor) -> None:
@@ -37,62 +40,74 @@ def run(gates: Tensor, recurrent_weights: Tensor, state: SLSTMState, forget_gate
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights, h, c, n, m, forget_gate, keep):
+        steps, width = x.shape[0], h.shape[-1]
         h0, c0, n0 = h, c, n
-        half = 2 * h.shape[-1]
-        x_exponents, x = x[..., :half].to(m.dtype), x[..., half:]
-        outputs, kept = [], []
-        for t in range(x.shape[0]):
-            recurrent = torch.bmm(h, weights)  # [H, B, 4K]
-            log_i, f_raw = (x_exponents[t] + recurrent[..., :half]).chunk(2, dim=-1)
-            z, o_raw = (x[t] + recurrent[..., half:]).chunk(2, dim=-1)
-            log_f = log_forget(f_raw, forget_gate, m.dtype) + m
+        hidden = x.new_empty(steps, *h.shape)
+        kept = x.new_empty(steps if keep else 1, 7, *h.shape)  # i, f, z, o, c, n and the pre-activation of f
+        recurrent = torch.empty_like(x[0])
+        raw_zo = x.new_empty(*x.shape[1:-1], 2 * width)
+        exponents = torch.empty_like(raw_zo, dtype=m.dtype)
+        gaps = x.new_empty(2, *h.shape)
+        for t, (x_t, h_t) in enumerate(zip(x.unbind(), hidden.unbind(), strict=True)):
+            i, f, z, o, c_t, n_t, f_raw = kept[t if keep else 0].unbind()
+            torch.bmm(h, weights, out=recurrent)
+            exponents.copy_(recurrent[..., : 2 * width]).add_(x_t[..., : 2 * width])
+            log_i, exact = exponents.split(width, dim=-1)
+            log_f = log_forget(exact, forget_gate, m.dtype) + m
+            # The larger of the two exponents is m, so that one of i and f is exp(0).
+            torch.sub(log_i, log_f, out=gaps[0])
+            torch.neg(gaps[0], out=gaps[1])
+            torch.exp(gaps.clamp_max_(0), out=kept[t if keep else 0, :2])
             m = torch.maximum(log_f, log_i)
-            i = torch.exp(log_i - m).to(x.dtype)
-            f = torch.exp(log_f - m).to(x.dtype)
-            z = torch.tanh(z)
-            o = torch.sigmoid(o_raw)
-            c = torch.addcmul(f * c, i, z)
-            n = torch.addcmul(i, f, n)
-            h = c / n * o
-            outputs.append(h)
+            torch.add(x_t[..., 2 * width :], recurrent[..., 2 * width :], out=raw_zo)
+            torch.tanh(raw_zo[..., :width], out=z)
+            torch.sigmoid(raw_zo[..., width:], out=o)
+            c = torch.mul(f, c, out=c_t).addcmul_(i, z)
+            n = torch.addcmul(i, f, n, out=n_t)
+            h = torch.div(c, n, out=h_t).mul_(o)
             if keep:
-                kept.append((i, f, z, o, c, n, f_raw))
-        hidden = torch.stack(outputs)
+                f_raw.copy_(exact)
         if keep:
-            i, f, z, o, c_all, n_all, f_raw = (torch.stack(tensors) for tensors in zip(*kept, strict=True))
-            slope = torch.sigmoid(-f_raw) if forget_gate == "sigmoid" else torch.ones_like(f_raw)
-            ctx.save_for_backward(weights, h0, c0, n0, i, f, z, o, c_all, n_all, slope.to(x.dtype), hidden)
+            ctx.save_for_backward(weights, h0, c0, n0, kept, hidden)
+            ctx.forget_gate = forget_gate
         ctx.mark_non_differentiable(m)
-        return hidden, c, n, m
+        return hidden, c.clone(), n.clone(), m
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_hidden, d_c, d_n, _):
-        weights, h0, c0, n0, i, f, z, o, c, n, slope, hidden = ctx.saved_tensors
-        before_c = torch.cat([c0[None], c[:-1]])
-        before_n = torch.cat([n0[None], n[:-1]])
+        weights, h0, c0, n0, kept, hidden = ctx.saved_tensors
+        steps, heads, batch, width = hidden.shape
+        d_raw = hidden.new_empty(steps, heads, batch, 4 * width)
+        d_cn = torch.stack([d_c, d_n])
+        d_c, d_n = d_cn
+        d_h, through, sums = hidden.new_empty(3, *h0.shape)
+        back = weights.transpose(1, 2).contiguous()
+        after = None
+        for last in range(steps, 0, -CHUNK):
+            first = max(0, last - CHUNK)
+            i, f, z, o, c, n, f_raw = kept[first:last].unbind(1)
+            # All that does not wait for the step after is done at once for every step of a chunk.
+            ratio, d_ratio = c / n, o / n
+            o_slope = ratio * o * (1 - o)
+            z_slope = torch.addcmul(i, i * z, z, value=-1)
+            f_slope = f * torch.sigmoid(-f_raw) if ctx.forget_gate == "sigmoid" else f
+            for t in reversed(range(last - first)):
+                before_c, before_n = kept[first + t - 1, 4:6] if first + t else (c0, n0)
+                now = d_raw[first + t]
+                d_i, d_f, d_z, d_o = now.split(width, dim=-1)
+                if after is None:
+                    d_h.copy_(d_hidden[first + t])
+                else:
+                    torch.baddbmm(d_hidden[first + t], after, back, out=d_h)
+                d_c.add_(torch.mul(d_h, d_ratio[t], out=through))
+                d_n.addcmul_(through, ratio[t], value=-1)
+                torch.mul(torch.addcmul(d_n, d_c, z[t], out=sums), i[t], out=d_i)
+                torch.mul(torch.mul(d_n, before_n, out=sums).addcmul_(d_c, before_c), f_slope[t], out=d_f)
+                torch.mul(d_c, z_slope[t], out=d_z)
+                torch.mul(d_h, o_slope[t], out=d_o)
+                d_cn.mul_(f[t])
+                after = now
         before_h = torch.cat([h0[None], hidden[:-1]])
-        # All that does not wait for the step after is done at once for every step.
-        ratio = c / n
-        d_ratio = o / n
-        o_slope = ratio * o * (1 - o)
-        z_slope = i * (1 - z * z)
-        f_slope = f * slope
-        d_raw = torch.empty(*i.shape[:-1], 4 * i.shape[-1], dtype=i.dtype, device=i.device)  # [T, H, B, 4K]
-        d_h = torch.zeros_like(h0)
-        back = weights.transpose(1, 2)
-        for t in reversed(range(i.shape[0])):
-            d_i, d_f, d_z, d_o = d_raw[t].chunk(4, dim=-1)
-            d_h = d_h + d_hidden[t]
-            through = d_h * d_ratio[t]
-            d_c = d_c + through
-            d_n = torch.addcmul(d_n, through, ratio[t], value=-1)
-            torch.mul(torch.addcmul(d_n, d_c, z[t]), i[t], out=d_i)
-            torch.mul(torch.addcmul(d_n * before_n[t], d_c, before_c[t]), f_slope[t], out=d_f)
-            torch.mul(d_c, z_slope[t], out=d_z)
-            torch.mul(d_h, o_slope[t], out=d_o)
-            d_c = d_c * f[t]
-            d_n = d_n * f[t]
-            d_h = torch.bmm(d_raw[t], back)
         d_weights = torch.einsum("thbj,thbk->hjk", before_h, d_raw)
-        return d_raw, d_weights, d_h, d_c, d_n, None, None, None
+        return d_raw, d_weights, torch.bmm(d_raw[0], back), d_c, d_n, None, None, None

@@ -23,7 +23,8 @@ class Call(ctypes.Structure):
     """A struct of cells.c: the arguments of one call. All have the fields is_double, level, threads and parallel."""
 
     def point(self, **tensors: Tensor | None) -> None:
-        """Set pointers to the data of tensors that the caller keeps alive."""
+        """Set pointers to the data of tensors, which live on with the call."""
+        self.__dict__.setdefault("tensors", []).extend(tensors.values())
         for name, tensor in tensors.items():
             setattr(self, name, None if tensor is None else tensor.data_ptr())
 
@@ -84,6 +85,14 @@ def run(name: str, call: Call) -> None:
     """
     if getattr(kernel(bool(call.is_double)), name)(ctypes.byref(call)):
         raise MemoryError(f"{name}: no memory for the work space of the native kernel.")
+
+
+def execute(name: str, call: Call, like: Tensor, multiplications: int) -> None:
+    """Call a function for the dtype of `like`, with the threads that so much work deserves."""
+    call.is_double = double = like.dtype == torch.float64
+    call.level = level(double)
+    call.threads, call.parallel = threads(multiplications), region()
+    run(name, call)
 
 
 def rows(tensor: Tensor) -> Tensor:

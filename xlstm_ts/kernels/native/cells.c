@@ -31,21 +31,27 @@ typedef void (*region)(void (*work)(void *), void *data, unsigned threads, unsig
 struct slstm {
     integer batch, steps, heads, width, tile; /* tile: batch rows of a tile */
     integer is_double, exp_forget, level, threads;
-    region parallel;            /* or NULL */
-    integer gates_strides[4];   /* B, T, gate, H; of d_gates in the backward */
+    region parallel;             /* or NULL */
+    integer inner, x_head;       /* numbers per step that a head reads of an input, and how far heads lie apart; or 0 */
+    integer x_if_strides[2], x_zo_strides[2]; /* B, T */
+    integer w_strides[3];        /* H, inner, column; of both weights */
+    integer gates_strides[3], gate_offsets[4]; /* B, T, H; of d_gates in the backward */
     integer d_hidden_strides[3]; /* B, T, H */
-    const void *gates, *weights;     /* [B, T, 4, H, K], [4, H, K, K] */
-    const void *h0, *c0, *n0;        /* [B, H, K] */
+    const void *gates;           /* [B, T, 4, H, K]; or where inner is not 0 what they are made of: */
+    const void *x_if, *x_zo, *w_if, *w_zo, *bias; /* [B, T, ..] twice, [H, inner, 2 K] twice, [4, H, K] */
+    const void *weights;         /* [4, H, K, K] */
+    const void *h0, *c0, *n0;    /* [B, H, K] */
     const double *m0;
-    void *hidden;                    /* [B, T, H, K] */
-    void *h, *c, *n;                 /* [B, H, K], the state after the last step */
+    void *hidden;                /* [B, T, H, K] */
+    void *h, *c, *n;             /* [B, H, K], the state after the last step */
     double *m;
-    void *saved;                     /* xlstm_slstm_saved() numbers for the backward, or NULL */
+    void *saved;                 /* xlstm_slstm_saved() numbers for the backward, or NULL */
+    void *packed;                /* our own */
     const void *d_hidden, *d_h, *d_c, *d_n; /* or NULL */
-    void *d_gates, *d_h0, *d_c0, *d_n0;
-    void *d_weights;                 /* [tiles, 4, H, K, K]: one sum per batch tile, or NULL */
-    integer inner;                   /* I, width of the inputs of a head */
-    const void *x, *gate_input, *w_if, *w_zo, *bias; /* [B, T, H, I] twice, [H, I, 2, K] twice, [4, H, K]: instead of gates */
+    void *d_gates;               /* or NULL, and then: */
+    void *d_x_if, *d_x_zo;       /* [B, T, H, inner], one tensor where x_if and x_zo are one */
+    void *d_h0, *d_c0, *d_n0;
+    void *d_w_if, *d_w_zo, *d_weights, *d_bias; /* one sum per batch tile, [tiles, ...]; d_weights and d_bias or NULL */
 };
 
 struct mlstm {
@@ -127,6 +133,21 @@ struct read_last {
     void *y;                                  /* [B, H, V] */
 };
 
+struct feed_forward {
+    integer rows, width, inner, slabs; /* width and inner: multiples of whole vectors */
+    integer is_double, level, threads;
+    region parallel; /* or NULL */
+    integer d_y_row;
+    const void *x, *norm_weight, *norm_bias;          /* [rows, width], [width] twice */
+    const void *up, *up_bias, *down, *down_bias;      /* [2 inner, width], [2 inner], [width, inner], [width] */
+    void *wide;                                       /* [rows, 2 inner], for the backward; or NULL */
+    void *y;                                          /* [rows, width] */
+    void *packed;                                     /* our own: both weights, as the pass needs them */
+    const void *d_y;
+    void *d_x;
+    void *d_norm_weight, *d_norm_bias, *d_up, *d_up_bias, *d_down, *d_down_bias; /* one sum per slab, [slabs, ...] */
+};
+
 /* Work in pieces: run(call, item) for every item; returns 0, or 1 when there was no memory. */
 struct job {
     const void *call;
@@ -134,13 +155,29 @@ struct job {
     integer items, next, failed;
 };
 
-enum { KEPT = 6 }; /* numbers kept per element: i and f in one, slope of log f, z, o, c, n */
+enum { KEPT = 4 }; /* numbers kept per element: i and f in one, slope of log f, z, o */
 enum { ROWS = 8 }; /* rows of the register block */
-enum { AHEAD = 8 }; /* steps for which an sLSTM projects its gates at once */
 enum { LINEAR_ROWS = 64 }; /* rows of a piece of a linear map: they and a panel of weights stay in the nearest cache */
 enum { GATE_ROWS = 128 };
 
 INLINE integer round_up(integer n, integer to) { return (n + to - 1) / to * to; }
+
+/* Zeroed memory that starts on a cache line: vectors that straddle two of them cost twice. */
+static void *reserve(integer bytes) {
+    char *block = calloc(bytes + 64 + sizeof(void *), 1);
+    if (!block) return 0;
+    void **start = (void **)(((uintptr_t)block + sizeof(void *) + 63) / 64 * 64);
+    start[-1] = block;
+    return start;
+}
+
+static void release(void *memory) { free(((void **)memory)[-1]); }
+
+/* Steps of a chunk of sLSTM: few enough that its gates and states stay in the second-level cache. */
+INLINE integer chunk_steps(const struct slstm *s) {
+    integer most = s->width * (s->is_double ? 8 : 4) > 128 ? 8 : 16;
+    return s->steps < most ? s->steps : most;
+}
 
 #include "functions.h"
 
@@ -233,7 +270,8 @@ INLINE integer lanes(integer level, integer is_double) {
 
 /* How many numbers the forward keeps for the backward. */
 EXPORT integer xlstm_slstm_saved(const struct slstm *s) {
-    return s->batch * s->steps * s->heads * KEPT * round_up(s->width, lanes(s->level, s->is_double));
+    integer most = chunk_steps(s), chunks = (s->steps + most - 1) / most;
+    return s->batch * s->heads * (s->steps * KEPT + chunks * 2) * round_up(s->width, lanes(s->level, s->is_double));
 }
 
 EXPORT integer xlstm_mlstm_saved(const struct mlstm *s) {
@@ -282,9 +320,18 @@ static int run_all(struct job *job, region parallel, integer threads) {
 #endif
 
 /* All return 0, or 1 when there was no memory. */
-EXPORT int xlstm_slstm_forward(const struct slstm *s) {
+EXPORT int xlstm_slstm_forward(const struct slstm *call) {
+    struct slstm copy = *call, *s = &copy;
+    if (s->inner) {
+        integer padded = round_up(s->width, lanes(s->level, s->is_double));
+        s->packed = reserve(4 * s->heads * s->inner * padded * (s->is_double ? 8 : 4));
+        if (!s->packed) return 1;
+        PICK(slstm_pack, s)(s);
+    }
     struct job job = {s, PICK(slstm_forward, s), (s->batch + s->tile - 1) / s->tile * s->heads, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
+    int failed = run_all(&job, s->parallel, s->threads);
+    if (s->inner) release(s->packed);
+    return failed;
 }
 
 EXPORT int xlstm_slstm_backward(const struct slstm *s) {
@@ -305,15 +352,13 @@ EXPORT int xlstm_mlstm_backward(const struct mlstm *s) {
 EXPORT int xlstm_linear(const struct linear *call) {
     struct linear s = *call;
     integer bytes = s.is_double ? 8 : 4, padded = round_up(s.columns, lanes(s.level, s.is_double));
-    s.packed = malloc(s.groups * s.inner * padded * bytes + 64);
+    s.packed = reserve(s.groups * (s.inner + 1) * padded * bytes);
     if (!s.packed) return 1;
-    void *memory = s.packed;
-    s.packed = (void *)(((uintptr_t)memory + 63) / 64 * 64); /* vectors that straddle two cache lines cost twice */
     const struct linear *p = &s;
     PICK(pack, p)(p);
     struct job job = {p, PICK(linear, p), (s.rows + LINEAR_ROWS - 1) / LINEAR_ROWS * s.groups, 0, 0};
     int failed = run_all(&job, s.parallel, s.threads);
-    free(memory);
+    release(s.packed);
     return failed;
 }
 
@@ -351,3 +396,25 @@ EXPORT int xlstm_read_last(const struct read_last *s) {
     struct job job = {s, PICK(read_last, s), s->batch, 0, 0};
     return run_all(&job, s->parallel, s->threads);
 }
+
+static int feed_forward(const struct feed_forward *call, int backward) {
+    struct feed_forward copy = *call, *s = &copy;
+    s->packed = reserve(3 * s->width * s->inner * (s->is_double ? 8 : 4));
+    if (!s->packed) return 1;
+    int failed;
+    if (backward) {
+        PICK(feed_forward_pack_back, s)(s);
+        struct job job = {s, PICK(feed_forward_back, s), s->slabs, 0, 0};
+        failed = run_all(&job, s->parallel, s->threads);
+    } else {
+        PICK(feed_forward_pack, s)(s);
+        struct job job = {s, PICK(feed_forward, s), (s->rows + LINEAR_ROWS - 1) / LINEAR_ROWS, 0, 0};
+        failed = run_all(&job, s->parallel, s->threads);
+    }
+    release(s->packed);
+    return failed;
+}
+
+EXPORT int xlstm_feed_forward(const struct feed_forward *s) { return feed_forward(s, 0); }
+
+EXPORT int xlstm_feed_forward_back(const struct feed_forward *s) { return feed_forward(s, 1); }

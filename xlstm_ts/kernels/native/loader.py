@@ -28,6 +28,10 @@ FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 ]
 COMPILERS = ("cc", "gcc", "clang")
+PARTS = [
+    *("linear", "linear_weight", "conv", "conv_back", "gelu_gate", "norm_gate", "norm_gate_back"),
+    *("feed_forward", "feed_forward_back", "read_last"),
+]
 TIME_LIMIT = 120  # seconds; a build takes about one
 
 _found: dict[bool, ctypes.CDLL | str] = {}
@@ -137,16 +141,7 @@ def _load(path: Path) -> ctypes.CDLL:
         for what, result in {"saved": ctypes.c_int64, "forward": ctypes.c_int, "backward": ctypes.c_int}.items():
             function = getattr(loaded, f"xlstm_{cell}_{what}")
             function.argtypes, function.restype = [ctypes.c_void_p], result
-    for name in (
-        "linear",
-        "linear_weight",
-        "conv",
-        "conv_back",
-        "gelu_gate",
-        "norm_gate",
-        "norm_gate_back",
-        "read_last",
-    ):
+    for name in PARTS:
         function = getattr(loaded, f"xlstm_{name}")
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
     return loaded

@@ -10,16 +10,20 @@ typedef REAL VEC __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_
 #define LANES ((integer)(VECTOR / sizeof(REAL)))
 
 /* One register block: c[r, v] = keep * c[r, v] + sum over j < inner of a[r, j] * b[j, v], for `rows` rows and `vecs`
- * vectors. Where keep is 0, what stood in c does not matter. */
+ * vectors; from[v] instead of keep * c[r, v] where it is given. Where keep is 0, what stood in c does not matter. */
 INLINE TARGET void NAME(block)(const int rows, const int vecs, integer inner, const REAL *a, integer a_row,
-                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep,
+                               const REAL *from) {
     VEC sum[ROWS][2];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++) {
             sum[r][v] = (VEC){0};
-            if (keep != 0) sum[r][v] = keep * *(const VEC *)(c + r * c_row + v * LANES);
+            if (from)
+                sum[r][v] = *(const VEC *)(from + v * LANES);
+            else if (keep != 0)
+                sum[r][v] = keep * *(const VEC *)(c + r * c_row + v * LANES);
         }
     for (integer j = 0; j < inner; j++) {
         VEC right[2];
@@ -39,36 +43,49 @@ INLINE TARGET void NAME(block)(const int rows, const int vecs, integer inner, co
 }
 
 INLINE TARGET void NAME(panel)(const int vecs, integer rows, integer inner, const REAL *a, integer a_row,
-                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+                               integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep,
+                               const REAL *from) {
     const int most = VECTOR == 32 ? 4 : ROWS; /* AVX2 has 16 registers, the others 32 (or little to lose) */
     integer r = 0;
     for (; r + most <= rows; r += most)
-        NAME(block)(most, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+        NAME(block)(most, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep, from);
     if (r + 4 <= rows) {
-        NAME(block)(4, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+        NAME(block)(4, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep, from);
         r += 4;
     }
     for (; r < rows; r++)
-        NAME(block)(1, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep);
+        NAME(block)(1, vecs, inner, a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, keep, from);
 }
 
-/* c = keep * c + a @ b; `columns` is a multiple of LANES. b_step 0 says that b is packed in panels of two vectors. */
-static TARGET void NAME(multiply)(integer rows, integer columns, integer inner, const REAL *a, integer a_row,
-                                  integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
-    for (integer v = 0; v < columns; v += 2 * LANES) {
-        const REAL *part = b_step ? b + v : b + v * inner;
-        if (columns - v >= 2 * LANES)
-            NAME(panel)(2, rows, inner, a, a_row, a_step, part, b_step ? b_step : 2 * LANES, c + v, c_row, keep);
-        else
-            NAME(panel)(1, rows, inner, a, a_row, a_step, part, b_step ? b_step : LANES, c + v, c_row, keep);
-    }
+/* How many columns a panel holds side by side that starts at `column` of so many. */
+INLINE integer NAME(panel_width)(integer column, integer columns) {
+    return columns - column / (2 * LANES) * (2 * LANES) < 2 * LANES ? LANES : 2 * LANES;
 }
 
 /* Where element (row, column) of a matrix lies when it is packed in panels of two vectors. */
 INLINE integer NAME(packed)(integer row, integer column, integer rows, integer columns) {
     integer start = column / (2 * LANES) * (2 * LANES);
-    integer wide = columns - start < 2 * LANES ? LANES : 2 * LANES;
-    return start * rows + row * wide + (column - start);
+    return start * rows + row * NAME(panel_width)(column, columns) + (column - start);
+}
+
+/* c = keep * c + a @ b, or a row `from` added to a @ b where it is given; `columns` is a multiple of LANES. b_step 0 says
+ * that b is packed in panels of two vectors. */
+static TARGET __attribute__((noinline)) void NAME(multiply_from)(integer rows, integer columns, integer inner,
+                                                                 const REAL *a, integer a_row, integer a_step,
+                                                                 const REAL *b, integer b_step, REAL *c, integer c_row,
+                                                                 REAL keep, const REAL *from) {
+    for (integer v = 0; v < columns; v += 2 * LANES) {
+        const REAL *part = b_step ? b + v : b + v * inner, *row = from ? from + v : 0;
+        if (columns - v >= 2 * LANES)
+            NAME(panel)(2, rows, inner, a, a_row, a_step, part, b_step ? b_step : 2 * LANES, c + v, c_row, keep, row);
+        else
+            NAME(panel)(1, rows, inner, a, a_row, a_step, part, b_step ? b_step : LANES, c + v, c_row, keep, row);
+    }
+}
+
+INLINE TARGET void NAME(multiply)(integer rows, integer columns, integer inner, const REAL *a, integer a_row,
+                                  integer a_step, const REAL *b, integer b_step, REAL *c, integer c_row, REAL keep) {
+    NAME(multiply_from)(rows, columns, inner, a, a_row, a_step, b, b_step, c, c_row, keep, 0);
 }
 
 /* Copies rows of `width` numbers: mostly short ones, for which calling memcpy would cost more than copying. */

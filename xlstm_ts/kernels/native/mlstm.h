@@ -27,9 +27,9 @@ static void *NAME(chunk_memory)(const struct mlstm *s, struct NAME(chunk) * w, i
     integer numbers = 3 * lp + 2 * length * kp + 2 * length * vp + width * lp + length * lp + width * vp + kp +
                       back * (4 * lp + value_width * lp + 2 * length * lp + 2 * length * vp + 3 * length * kp +
                               2 * value_width * kp + width * vp + kp);
-    double *memory = calloc(3 * lp * sizeof(double) + numbers * sizeof(REAL) + 64, 1);
+    double *memory = reserve(3 * lp * sizeof(double) + numbers * sizeof(REAL));
     if (!memory) return 0;
-    w->b = (double *)(((uintptr_t)memory + 63) / 64 * 64); /* vectors that straddle two cache lines cost twice */
+    w->b = memory;
     w->running = w->b + lp, w->m = w->running + lp;
     REAL *next = (REAL *)(w->m + lp);
 #define TAKE(name, count) w->name = next, next += (count)
@@ -232,7 +232,7 @@ static TARGET int NAME(mlstm_forward)(const void *call, integer item) {
     NAME(copy)(width, value_width, w.c, vp, (REAL *)s->c + item * width * value_width, value_width);
     NAME(copy)(1, width, w.n, kp, (REAL *)s->n + item * width, width);
     s->m[item] = m;
-    free(memory);
+    release(memory);
     return 0;
 }
 
@@ -375,6 +375,6 @@ static TARGET int NAME(mlstm_backward)(const void *call, integer item) {
     }
     NAME(copy)(width, value_width, w.d_c, vp, (REAL *)s->d_c0 + item * width * value_width, value_width);
     NAME(copy)(1, width, w.d_n, kp, (REAL *)s->d_n0 + item * width, width);
-    free(memory);
+    release(memory);
     return 0;
 }

@@ -8,7 +8,7 @@
 
 /* --- y = x w + bias, for every group (head) by itself --- */
 
-/* Rearranges the weights into panels of two vectors. */
+/* Rearranges the weights into panels of two vectors, and the bias, if any, into whole ones behind all of them. */
 static TARGET int NAME(pack)(const struct linear *s) {
     const integer padded = round_up(s->columns, LANES);
     REAL *packed = s->packed;
@@ -30,6 +30,7 @@ static TARGET int NAME(pack)(const struct linear *s) {
                         to[j * wide + c] = w[j * s->w_inner + (column + c) * s->w_column];
         }
     }
+    if (s->bias) NAME(copy)(s->groups, s->columns, s->bias, s->columns, packed, padded);
     return 0;
 }
 
@@ -41,21 +42,19 @@ static TARGET int NAME(linear)(const void *call, integer item) {
     const REAL *packed = (const REAL *)s->packed + group * s->inner * padded;
     const REAL *x = (const REAL *)s->x + first * s->x_row + group * s->x_group;
     REAL *y = (REAL *)s->y + first * s->y_row + group * s->y_group;
-    const REAL *bias = s->bias ? (const REAL *)s->bias + group * s->columns : 0;
+    const REAL *bias = s->bias ? (const REAL *)s->packed + (s->groups * s->inner + group) * padded : 0;
     REAL *to = y;
     integer to_row = s->y_row;
     if (padded != s->columns) { /* whole vectors would write beyond the row */
-        to = calloc(rows * padded, sizeof(REAL));
+        to = reserve(rows * padded * sizeof(REAL));
         if (!to) return 1;
         to_row = padded;
         if (s->add) NAME(copy)(rows, s->columns, y, s->y_row, to, to_row);
     }
-    if (bias)
-        for (integer r = 0; r < rows; r++) memcpy(to + r * to_row, bias, s->columns * sizeof(REAL));
-    NAME(multiply)(rows, padded, s->inner, x, s->x_row, 1, packed, 0, to, to_row, bias || s->add ? 1 : 0);
+    NAME(multiply_from)(rows, padded, s->inner, x, s->x_row, 1, packed, 0, to, to_row, s->add, bias);
     if (to != y) {
         NAME(copy)(rows, s->columns, to, to_row, y, s->y_row);
-        free(to);
+        release(to);
     }
     return 0;
 }
@@ -67,7 +66,7 @@ static TARGET int NAME(linear_weight)(const void *call, integer item) {
     const integer group = item % s->groups, slab = item / s->groups;
     const integer from = slab * s->rows / s->slabs, to = (slab + 1) * s->rows / s->slabs;
     const integer padded = round_up(s->right_width, LANES), summed = s->sum_right ? s->right_width : s->left_width;
-    REAL *sum = calloc(s->left_width * padded + LINEAR_ROWS * (padded + s->left_width), sizeof(REAL));
+    REAL *sum = reserve((s->left_width * padded + LINEAR_ROWS * (padded + s->left_width)) * sizeof(REAL));
     if (!sum) return 1;
     REAL *right = sum + s->left_width * padded, *left = right + LINEAR_ROWS * padded;
     REAL *sums = s->sums ? (REAL *)s->sums + (slab * s->groups + group) * summed : 0;
@@ -91,7 +90,7 @@ static TARGET int NAME(linear_weight)(const void *call, integer item) {
     }
     REAL *out = (REAL *)s->out + (slab * s->groups + group) * s->left_width * s->right_width;
     NAME(copy)(s->left_width, s->right_width, sum, padded, out, s->right_width);
-    free(sum);
+    release(sum);
     return 0;
 }
 
@@ -120,7 +119,7 @@ INLINE TARGET void NAME(conv_sums)(const struct conv *s, integer batch, integer 
 
 static TARGET int NAME(conv)(const void *call, integer batch) {
     const struct conv *s = call;
-    REAL *w = malloc((s->size + 1) * s->width * sizeof(REAL));
+    REAL *w = reserve((s->size + 1) * s->width * sizeof(REAL));
     if (!w) return 1;
     NAME(conv_weights)(s, w);
     for (integer t = 0; t < s->steps; t++) {
@@ -129,14 +128,14 @@ static TARGET int NAME(conv)(const void *call, integer batch) {
 #pragma GCC ivdep
         for (integer d = 0; d < s->width; d++) y[d] *= MATH(sigmoid)(y[d]);
     }
-    free(w);
+    release(w);
     return 0;
 }
 
 static TARGET int NAME(conv_back)(const void *call, integer batch) {
     const struct conv *s = call;
     const integer width = s->width, size = s->size;
-    REAL *w = calloc((size + 2) * width, sizeof(REAL));
+    REAL *w = reserve((size + 2) * width * sizeof(REAL));
     if (!w) return 1;
     REAL *slope = w + (size + 1) * width;
     REAL *d_w = (REAL *)s->d_w + batch * (size + 1) * width; /* [size + 1, D], the bias last */
@@ -169,7 +168,7 @@ static TARGET int NAME(conv_back)(const void *call, integer batch) {
             }
         }
     }
-    free(w);
+    release(w);
     return 0;
 }
 
@@ -259,7 +258,7 @@ static TARGET int NAME(norm_gate_back)(const void *call, integer item) {
     REAL *d_weight = (REAL *)s->d_weight + item * width, *d_residual = (REAL *)s->d_residual + item * width;
     memset(d_weight, 0, width * sizeof(REAL));
     if (s->gate) memset(d_residual, 0, width * sizeof(REAL));
-    REAL *unit = malloc(2 * width * sizeof(REAL));
+    REAL *unit = reserve(2 * width * sizeof(REAL));
     if (!unit) return 1;
     REAL *arriving = unit + width; /* at the standardised values */
     for (integer r = item * GATE_ROWS; r < last; r++) {
@@ -295,6 +294,125 @@ static TARGET int NAME(norm_gate_back)(const void *call, integer item) {
             for (integer j = 0; j < s->width; j++) to[j] = factor * (a[j] - mean - u[j] * along);
         }
     }
-    free(unit);
+    release(unit);
+    return 0;
+}
+
+/* --- down(gelu(a) * b) with a and b = up(norm(x)): pieces of rows stay in the second-level cache --- */
+
+/* A matrix [rows, columns] into panels; `columns` is a multiple of LANES. */
+static TARGET void NAME(pack_rows)(integer rows, integer columns, const REAL *from, REAL *to) {
+    for (integer column = 0; column < columns; column += LANES)
+        NAME(copy)(rows, LANES, from + column, columns, to + NAME(packed)(0, column, rows, columns),
+                   NAME(panel_width)(column, columns));
+}
+
+/* A matrix [columns, rows] likewise, transposed. */
+static TARGET void NAME(pack_columns)(integer rows, integer columns, const REAL *from, REAL *to) {
+    for (integer column = 0; column < columns; column += LANES)
+        NAME(transpose)(LANES, rows, from + column * rows, rows, to + NAME(packed)(0, column, rows, columns),
+                        NAME(panel_width)(column, columns));
+}
+
+static TARGET void NAME(feed_forward_pack)(const struct feed_forward *s) {
+    NAME(pack_columns)(s->width, 2 * s->inner, s->up, s->packed);
+    NAME(pack_columns)(s->inner, s->width, s->down, (REAL *)s->packed + 2 * s->inner * s->width);
+}
+
+static TARGET void NAME(feed_forward_pack_back)(const struct feed_forward *s) {
+    NAME(pack_rows)(2 * s->inner, s->width, s->up, s->packed);
+    NAME(pack_rows)(s->width, s->inner, s->down, (REAL *)s->packed + 2 * s->inner * s->width);
+}
+
+static TARGET int NAME(feed_forward)(const void *call, integer item) {
+    const struct feed_forward *s = call;
+    const integer width = s->width, inner = s->inner, first = item * LINEAR_ROWS;
+    const integer rows = s->rows - first < LINEAR_ROWS ? s->rows - first : LINEAR_ROWS;
+    const REAL *x = (const REAL *)s->x + first * width, *up = s->packed, *down = up + 2 * inner * width;
+    const REAL *weight = s->norm_weight, *bias = s->norm_bias;
+    REAL *memory = reserve(rows * (width + 3 * inner) * sizeof(REAL));
+    if (!memory) return 1;
+    REAL *normed = memory, *product = normed + rows * width;
+    REAL *wide = s->wide ? (REAL *)s->wide + first * 2 * inner : product + rows * inner;
+    for (integer r = 0; r < rows; r++) {
+        REAL *to = normed + r * width;
+        NAME(standardise)(width, x + r * width, to);
+        for (integer c = 0; c < width; c++) to[c] = to[c] * weight[c] + bias[c];
+    }
+    NAME(multiply_from)(rows, 2 * inner, width, normed, width, 1, up, 0, wide, 2 * inner, 0, s->up_bias);
+    for (integer r = 0; r < rows; r++) {
+        const REAL *a = wide + 2 * r * inner, *b = a + inner;
+        REAL *to = product + r * inner;
+#pragma GCC ivdep
+        for (integer c = 0; c < inner; c++) {
+            REAL density;
+            to[c] = a[c] * MATH(gauss)(a[c], &density) * b[c];
+        }
+    }
+    NAME(multiply_from)(rows, width, inner, product, inner, 1, down, 0, (REAL *)s->y + first * width, width, 0,
+                        s->down_bias);
+    release(memory);
+    return 0;
+}
+
+static TARGET int NAME(feed_forward_back)(const void *call, integer slab) {
+    const struct feed_forward *s = call;
+    const integer width = s->width, inner = s->inner;
+    const integer from = slab * s->rows / s->slabs, to = (slab + 1) * s->rows / s->slabs;
+    const REAL *up = s->packed, *down = up + 2 * inner * width, *weight = s->norm_weight, *bias = s->norm_bias;
+    REAL *memory = reserve((3 * width * inner + LINEAR_ROWS * (3 * width + 4 * inner)) * sizeof(REAL));
+    if (!memory) return 1;
+    REAL *d_up = memory, *d_down = d_up + 2 * inner * width, *unit = d_down + inner * width;
+    REAL *normed = unit + LINEAR_ROWS * width, *d_normed = normed + LINEAR_ROWS * width;
+    REAL *product = d_normed + LINEAR_ROWS * width, *d_product = product + LINEAR_ROWS * inner;
+    REAL *d_wide = d_product + LINEAR_ROWS * inner;
+    REAL *d_weight = (REAL *)s->d_norm_weight + slab * width, *d_bias = (REAL *)s->d_norm_bias + slab * width;
+    REAL *d_up_bias = (REAL *)s->d_up_bias + slab * 2 * inner, *d_down_bias = (REAL *)s->d_down_bias + slab * width;
+    memset(d_weight, 0, width * sizeof(REAL));
+    memset(d_bias, 0, width * sizeof(REAL));
+    memset(d_up_bias, 0, 2 * inner * sizeof(REAL));
+    memset(d_down_bias, 0, width * sizeof(REAL));
+    for (integer first = from; first < to; first += LINEAR_ROWS) {
+        const integer rows = to - first < LINEAR_ROWS ? to - first : LINEAR_ROWS;
+        const REAL *x = (const REAL *)s->x + first * width, *wide = (const REAL *)s->wide + first * 2 * inner;
+        const REAL *d_y = (const REAL *)s->d_y + first * s->d_y_row;
+        REAL *d_x = (REAL *)s->d_x + first * width;
+        NAME(multiply)(rows, inner, width, d_y, s->d_y_row, 1, down, 0, d_product, inner, 0);
+        for (integer r = 0; r < rows; r++) {
+            const REAL *a = wide + 2 * r * inner, *b = a + inner, *d = d_product + r * inner;
+            REAL *d_a = d_wide + 2 * r * inner, *d_b = d_a + inner, *p = product + r * inner;
+            REAL *u = unit + r * width, *y = normed + r * width;
+#pragma GCC ivdep
+            for (integer c = 0; c < inner; c++) {
+                REAL density, below = MATH(gauss)(a[c], &density), open = a[c] * below;
+                p[c] = open * b[c];
+                d_b[c] = d[c] * open;
+                d_a[c] = d[c] * b[c] * (below + a[c] * density);
+            }
+            d_x[r * width] = NAME(standardise)(width, x + r * width, u); /* the factor waits where it is needed */
+            for (integer c = 0; c < width; c++) y[c] = u[c] * weight[c] + bias[c];
+            NAME(add)(2 * inner, 1, d_a, d_up_bias);
+            NAME(add)(width, 1, d_y + r * s->d_y_row, d_down_bias);
+        }
+        NAME(multiply)(width, inner, rows, d_y, 1, s->d_y_row, product, inner, d_down, inner, 1);
+        NAME(multiply)(2 * inner, width, rows, d_wide, 1, 2 * inner, normed, width, d_up, width, 1);
+        NAME(multiply)(rows, width, 2 * inner, d_wide, 2 * inner, 1, up, 0, d_normed, width, 0);
+        for (integer r = 0; r < rows; r++) {
+            REAL *d = d_normed + r * width, *out = d_x + r * width;
+            const REAL *u = unit + r * width;
+            const REAL factor = out[0];
+#pragma GCC ivdep
+            for (integer c = 0; c < width; c++) {
+                d_bias[c] += d[c];
+                d_weight[c] += d[c] * u[c];
+                d[c] *= weight[c];
+            }
+            const REAL mean = NAME(total)(width, d) / width, along = NAME(dot)(width, d, u) / width;
+            for (integer c = 0; c < width; c++) out[c] = factor * (d[c] - mean - u[c] * along);
+        }
+    }
+    memcpy((REAL *)s->d_up + slab * 2 * inner * width, d_up, 2 * inner * width * sizeof(REAL));
+    memcpy((REAL *)s->d_down + slab * inner * width, d_down, inner * width * sizeof(REAL));
+    release(memory);
     return 0;
 }
