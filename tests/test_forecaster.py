@@ -673,6 +673,30 @@ def test_values_that_all_lie_in_the_held_out_part_are_learned_from_all_the_same(
     assert forecast.iloc[0] == pytest.approx(10, abs=3)
 
 
+@pytest.mark.parametrize("loss", ["quantile", "mae", "student_t"])
+def test_a_series_that_begins_to_move_in_its_held_out_end_gets_intervals_of_that_end(loss):
+    rng = np.random.default_rng(0)
+    y = pd.Series(0.0, index=range(300))
+    y[240:] = rng.integers(0, 6, size=60)  # zeros, then rain
+
+    with pytest.warns(ShortSeriesWarning, match="only a constant.*all 300 rows"):
+        model = small(validation_fraction=0.2, loss=loss).fit(y)
+
+    interval = model.predict_interval(fh=[1, 4], coverage=0.8).to_numpy()
+    assert not model.calibrated_
+    assert (interval[:, 1] - interval[:, 0] > 2).all(), "that of the values is 4 to 5"
+    assert (interval[:, 1] - interval[:, 0] < 10).all()
+
+
+def test_a_constant_beginning_of_one_series_of_many_changes_nothing_in_what_is_held_out():
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame({"rain": np.r_[np.zeros(320), rng.integers(0, 6, size=80)], "load": rng.normal(size=400)})
+
+    model = small(validation_fraction=0.2, max_epochs=1).fit(y)
+
+    assert model.history_["valid_loss"].notna().all()
+
+
 def test_values_too_far_apart_to_learn_from_are_an_error():
     y = pd.Series(np.nan, index=range(150))
     y.iloc[[0, -1]] = 1.0, 2.0

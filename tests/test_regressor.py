@@ -188,6 +188,23 @@ def test_rows_that_continue_the_fit_see_their_true_history(fitted):
     np.testing.assert_allclose(fitted.predict(X[101:])[4:], joined[105:], rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["s", "m", "ms"])
+def test_predictions_skip_the_part_of_the_last_block_that_nothing_reads(layout, monkeypatch):
+    X, y = hourly()
+    model = small(layout=layout, max_epochs=1).fit(X[:100], y[:100])
+    forward, wanted = type(model.network_).forward, []
+
+    def whole(network, values, observed, *, carry=True):
+        wanted.append(carry)
+        return forward(network, values, observed)
+
+    quick = model.predict(X[100:])
+    monkeypatch.setattr(type(model.network_), "forward", whole)
+
+    np.testing.assert_allclose(quick, model.predict(X[100:]), rtol=1e-5)
+    assert wanted == [False]
+
+
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_every_array_starts_with_an_empty_history(fitted):
     X, _ = hourly()
@@ -479,7 +496,7 @@ def bad_inputs():
     X, y = hourly()
     windows = make_windows(X, 6, 1).contexts
     yield "infinite input", X.replace(X.iloc[3, 0], np.inf), y, "infinity"
-    yield "missing target", X, y.where(y.index.hour != 3), "NaN"
+    yield "missing target", X, y.where(y.index.hour != 3), "y contains NaN.*Leave out the rows without a target"
     yield "text in a column", X.assign(x1="a"), y, "could not convert"
     yield "text as target", X, y.astype(str) + "a", "y is of type|convert"
     yield "numbers written as text", X, y.astype(str).to_numpy(dtype=str), "y is of type"

@@ -43,7 +43,10 @@ from xlstm_ts.training.seeds import draw_seed
 
 
 class ShortSeriesWarning(UserWarning):
-    """The series leaves no room for validation windows, so early stopping or calibration is off."""
+    """The series leaves no room for validation windows, or nothing to learn from before them.
+
+    Early stopping or calibration is off then.
+    """
 
 
 class XLSTMForecaster(BaseForecaster):
@@ -178,7 +181,7 @@ class XLSTMForecaster(BaseForecaster):
     Warns
     -----
     ShortSeriesWarning
-        The series leaves no room for validation windows.
+        The series leaves no room for validation windows, or only a constant to learn from before them.
 
     Notes
     -----
@@ -431,7 +434,7 @@ class XLSTMForecaster(BaseForecaster):
         shape = self._shape(rows=rows, channels=y.shape[1], season=seasonal_period(longest))
         config = self._fit_config_of(self._network_config(shape, y.shape[1], tuple(covariates.known.tolist())))
         fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
-        self._warn_if_short(where, rows, fitted.stopping_windows, fitted.held_out_windows)
+        self._warn_if_short(where, rows, fitted)
         return fitted, config, panel
 
     def _continue(self, pretrained, y, X, where: str) -> tuple[Fitted, FitConfig, Panel]:
@@ -529,21 +532,30 @@ class XLSTMForecaster(BaseForecaster):
             quantile_levels=np.asarray(self.quantile_levels, dtype=np.float64),
         )
 
-    def _warn_if_short(self, where: str, rows: int, stopping: int, held_out: int) -> None:
+    def _warn_if_short(self, where: str, rows: int, fitted: Fitted) -> None:
         if self.validation_fraction == 0:
             return
-        off = [] if stopping else ["early stopping"]
-        if self.calibrate and held_out < MIN_WINDOWS:
+        off = [] if fitted.stopping_windows else ["early stopping"]
+        if self.calibrate and fitted.held_out_windows < MIN_WINDOWS:
             off.append("interval calibration")
-        if off:
-            need = int(np.ceil(2 * (self.horizon + MIN_WINDOWS) / self.validation_fraction))
-            warnings.warn(
-                f"{where}: {rows} rows leave too few validation windows for horizon={self.horizon}; "
-                f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off. About {need} rows are needed for both; "
-                "give a longer series, a shorter horizon, or validation_fraction=0 to say that this is meant.",
-                ShortSeriesWarning,
-                stacklevel=5,
+        if not off:
+            return
+        missing = f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off"
+        if fitted.late:
+            reason = (
+                f"before the part to be held out (validation_fraction={self.validation_fraction}) there is nothing, or "
+                f"only a constant, to learn from, so all {rows} rows were trained on; {missing}. Intervals rest on the "
+                "few rows that move, and nothing checked them. Give more such rows,"
             )
+        else:
+            need = int(np.ceil(2 * (self.horizon + MIN_WINDOWS) / self.validation_fraction))
+            reason = (
+                f"{rows} rows leave too few validation windows for horizon={self.horizon}; {missing}. "
+                f"About {need} rows are needed for both; give a longer series, a shorter horizon,"
+            )
+        warnings.warn(
+            f"{where}: {reason} or validation_fraction=0 to say that this is meant.", ShortSeriesWarning, stacklevel=5
+        )
 
     def update(self, y, X=None, update_params=True):
         """Take new observations in, as sktime's `update`; a call that fails leaves the forecaster as it was."""

@@ -264,7 +264,7 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
         parts = []
         with torch.no_grad():
             for first in range(0, len(ends), PREDICTION_BATCH):
-                prediction, _ = self.network_(*windows.contexts(ends[first : first + PREDICTION_BATCH]))
+                prediction, _ = self.network_(*windows.contexts(ends[first : first + PREDICTION_BATCH]), carry=False)
                 parts.append(prediction[:, 0, :, 0].cpu().double().numpy())
         predicted = self._y_scaler.backward(np.concatenate(parts))
         return predicted[:, 0] if self._one_target else predicted

@@ -97,8 +97,9 @@ def market(name, column, title, about, *, initial, context, refit, window="expan
         Section(
             "Did it know the direction?",
             [
-                "Share of right signs of the change since the origin, in per cent, with 95 % limits, and the p-value "
-                "of the test of Pesaran and Timmermann, from origins whose changes do not overlap. 50 is a coin.",
+                "Share of right signs of the change since the origin, in per cent, with 95 % limits as wide as those "
+                "origins leave them whose changes do not overlap ('trials'), and the p-value of the test of Pesaran "
+                "and Timmermann from these origins alone. 50 is a coin.",
             ],
             signs.rename(columns={"low": "from", "high": "to", "p_value": "p"}).round(4),
             lower_is_better=(),

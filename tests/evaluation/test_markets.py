@@ -13,7 +13,7 @@ from xlstm_ts.evaluation.markets import (
     to_returns,
     trading_positions,
 )
-from xlstm_ts.evaluation.significance import pesaran_timmermann
+from xlstm_ts.evaluation.significance import pesaran_timmermann, wilson_interval
 
 LEVELS = [0.1, 0.5, 0.9]
 
@@ -100,6 +100,8 @@ def test_direction_counts_right_signs_and_tests_those_that_do_not_overlap(result
     row = table.loc[("AllAtOnce", 2)]
     assert row["share"] == pytest.approx(right.mean())
     assert row["trials"] == -(-len(rows) // 2)
+    limits = wilson_interval(row["share"] * row["trials"], row["trials"])
+    assert (row["low"], row["high"]) == pytest.approx(limits), "around the share, as wide as so many trials leave them"
     every_other = rows.iloc[::2]
     other_base = base[::2]
     expected = pesaran_timmermann(

@@ -244,9 +244,19 @@ def validated(estimator, X, y="no_validation", *, where: str, reset: bool, **opt
         )
     except (TypeError, ValueError) as error:
         kind = DataTypeError if isinstance(error, TypeError) else DataError
-        raise kind(f"{where}: {error}") from error
+        raise kind(f"{where}: {error}{_remedy(str(error))}") from error
     _check_rows(X, where)
     return checked
+
+
+def _remedy(message: str) -> str:
+    """Return what scikit-learn's message leaves out: what to do."""
+    if not message.startswith("Input y contains NaN"):
+        return ""
+    return (
+        " Leave out the rows without a target where they are the first or the last, as after y.shift(-6); where they "
+        "lie between others, give those windows of X that have a target, as an array (window, time, column)."
+    )
 
 
 def _check_no_times(X, where: str) -> None:

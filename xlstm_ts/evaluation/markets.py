@@ -164,9 +164,9 @@ def direction(result: BacktestResult, *, confidence: float = 0.95) -> pd.DataFra
     -------
     DataFrame
         One row per model and step. "share" of right signs; values that did not change are not counted, and a forecast
-        of no change counts one half. "low" and "high" are Wilson limits, "p_value" is that of the one-sided test of
-        Pesaran and Timmermann; both are computed from origins so far apart that their changes do not overlap, of
-        which there are "trials".
+        of no change counts one half. Changes from neighbouring origins overlap; "trials" counts origins so far apart
+        that theirs do not. "low" and "high" are the Wilson limits of the share if it came from so many trials, and
+        "p_value" is that of the one-sided test of Pesaran and Timmermann on these alone.
     """
     frame = result.frame
     base = _base(result)
@@ -178,11 +178,11 @@ def direction(result: BacktestResult, *, confidence: float = 0.95) -> pd.DataFra
         every = max(1, math.ceil(step / spacing))
         apart = index[numbers[index] % every == 0]
         right = _right_signs(actual[index], forecast[index])
-        alone = _right_signs(actual[apart], forecast[apart])
-        low, high = wilson_interval(alone.sum(), len(alone), confidence)
+        trials = len(_right_signs(actual[apart], forecast[apart]))
         test = pesaran_timmermann(actual[apart], forecast[apart])
         share = right.mean() if len(right) else np.nan
-        rows.append((model, step, share, float(low), float(high), test.p_value, len(right), len(alone)))
+        low, high = wilson_interval(share * trials, trials, confidence)
+        rows.append((model, step, share, float(low), float(high), test.p_value, len(right), trials))
     columns = ["model", "step", "share", "low", "high", "p_value", "scored", "trials"]
     table = pd.DataFrame(rows, columns=columns).set_index(["model", "step"])
     return table.loc[result.models]

@@ -62,7 +62,7 @@ class Section:
     paragraphs: Sequence[str] = ()
     table: pd.DataFrame | None = None
     figures: Sequence[ReportFigure] = ()
-    lower_is_better: Sequence[str] = ("MAE", "RMSE", "MASE", "pinball")
+    lower_is_better: Sequence[str] = ("MAE", "RMSE", "MASE", "pinball", "CRPS")
     lead: ReportFigure | None = None
 
 

@@ -81,6 +81,7 @@ class Fitted(NamedTuple):
     best_epoch: int
     stopping_windows: int
     held_out_windows: int
+    late: bool  # all that can be learned from lies in the part to be held out, so nothing was
     interrupted: bool
 
 
@@ -136,10 +137,12 @@ def fit_panel(
     """
     horizon = config.network.horizon
     times = panel.times()
-    for split in (split_by_target_time(times, horizon, config.validation_fraction), _uncut(panel)):
+    cut = split_by_target_time(times, horizon, config.validation_fraction)
+    for split in (cut, _uncut(panel)):
         data = _lay_out(panel, covariates, config.network, split, device)
         origins, stops = data.origins("train", horizon)
-        if len(origins):  # else all that was observed lies in the part to be held out
+        # A constant beginning of something that moves later teaches nothing of how far it may move.
+        if len(origins) and (_moves(panel, split.train) or not _moves(panel, split.end)):
             break
     else:
         raise DataError(
@@ -165,6 +168,10 @@ def fit_panel(
     )
     best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
     calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
+    if split is not cut:  # nor do residuals of a constant beginning tell a spread
+        end = data._replace(split=cut)
+        moving = np.concatenate([end.origins(part, horizon)[0] for part in ("stop", "calibrate")])
+        origins = moving if len(moving) else origins
     calibration, coverage = _calibrate(network, data.windows, held_out, origins, config, calibrated)
     interrupted = run.interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
@@ -182,6 +189,7 @@ def fit_panel(
         best_epoch,
         len(valid),
         len(held_out),
+        split is not cut,
         interrupted,
     )
 
@@ -210,6 +218,12 @@ def adapt(
     if len(origins):
         generator = torch.Generator().manual_seed(seed)
         fine_tune(network, windows, origins, stop=stops, steps=steps, config=config.training, generator=generator)
+
+
+def _moves(panel: Panel, stops: np.ndarray) -> bool:
+    """Say whether a column of any series has two different values before its stop."""
+    columns = (column for one, stop in zip(panel.series, stops, strict=True) for column in one.values[: int(stop)].T)
+    return any(len(np.unique(column[~np.isnan(column)])) > 1 for column in columns)
 
 
 def _uncut(panel: Panel) -> Split:
