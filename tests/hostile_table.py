@@ -206,6 +206,10 @@ FIT = {
     "objects with None": (lambda: forecast(missing(3).astype(object).where(LOAD > 9, None)), type_error("object")),
     "decimals": (lambda: forecast(column([Decimal(str(v)) for v in VALUES])), type_error("object", "pd.to_numeric")),
     "text in a column": (lambda: forecast(LOAD.astype(str)), type_error(*not_numbers, "pd.to_numeric")),
+    "dates written as text in a column": (
+        lambda: forecast(LOAD.rename_axis("date").reset_index().astype({"date": str})),
+        type_error("'date'", "put times or names of series in the index"),
+    ),
     "strings": (lambda: forecast(LOAD.astype("string")), type_error("string", "pd.to_numeric")),
     "text in one of two": (lambda: forecast(TWO.assign(wind="x")), type_error("'wind'", "pd.to_numeric")),
     "numbers written with commas": (
@@ -599,6 +603,10 @@ LATER = {
     "a level above one": (
         lambda: fitted().predict_quantiles(fh=1, alpha=1.5),
         parameter_error("quantile levels [1.5]", "0 < level < 1"),
+    ),
+    "a level as text": (
+        lambda: fitted().predict_quantiles(fh=1, alpha="0.1"),
+        parameter_error("quantile levels '0.1' are not numbers"),
     ),
     "a level that is missing": (
         lambda: fitted().predict_quantiles(fh=1, alpha=[np.nan]),

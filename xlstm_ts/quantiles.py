@@ -14,6 +14,8 @@ from xlstm_ts.errors import ParameterError
 def check_levels(levels, where: str) -> np.ndarray:
     """Return quantile levels as a float64 array; ParameterError unless all lie strictly between 0 and 1."""
     try:
+        if np.asarray(levels).dtype.kind in "SU":  # numpy would read them as numbers, and sktime would not
+            raise TypeError("text")
         levels = np.atleast_1d(np.asarray(levels, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{where}: quantile levels {levels!r} are not numbers between 0 and 1.") from error

@@ -188,6 +188,13 @@ HOURS = INDEXES["hourly"]
             DataError,
             "4 column levels",
         ),
+        (
+            pd.DataFrame([[1.0]], index=HOURS[:1], columns=pd.MultiIndex.from_tuples([("a", 0.5)])),
+            series(HOURS),
+            {},
+            DataError,
+            "observed series first and the forecast second",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(y, forecast, arguments, error, message):

@@ -189,7 +189,7 @@ def check_dtype(dtype, name: str, where: str) -> None:
     elif dtype.kind == "b" or isinstance(dtype, pd.CategoricalDtype):
         how = "convert it with .astype(float)"
     else:
-        how = "convert it with pd.to_numeric"
+        how = "convert it with pd.to_numeric, put times or names of series in the index"
     raise DataTypeError(
         f"{where}: {name} is of type {dtype}; expected real numbers. Forecasters do not support text, dates or "
         f"categorical features in y: {how}, or drop it."

@@ -367,6 +367,11 @@ def _as_frame(y: Any, fans: dict[Any, Fan]) -> pd.DataFrame:
             f"plot_forecast: y is a {type(y).__name__} that is not one series. Give a Series or a DataFrame "
             "with one row per time."
         )
+    if isinstance(y, pd.DataFrame) and y.columns.nlevels > 1:
+        raise DataError(
+            f"plot_forecast: y has columns of {y.columns.nlevels} levels, as quantiles and intervals have. Give the "
+            "observed series first and the forecast second."
+        )
     frame = pd.DataFrame(y).set_axis(variable_names(y), axis=1)
     if frame.shape[1] == len(fans) == 1:
         # The name of a single variable says nothing: sktime calls an unnamed series 0.

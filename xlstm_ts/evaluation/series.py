@@ -187,9 +187,11 @@ def check_values(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise DataError(f"{where}: the columns of y are {list(frame.columns)}; different names are needed.")
     for name, column in frame.items():
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            times = isinstance(column.dtype, pd.PeriodDtype) or column.dtype.kind in "mM"
+            how = "Convert it with pandas.to_numeric, or put times and names of series in the index: y.set_index(...)."
             raise DataError(
                 f"{where}: {name!r} in y has the dtype {column.dtype}; numbers are needed. "
-                "Convert it with pandas.to_numeric."
+                f"{'Put times in the index: y.set_index(...).' if times else how}"
             )
     frame = frame.astype(float)
     infinite = np.isinf(frame.to_numpy()).any(axis=0)
