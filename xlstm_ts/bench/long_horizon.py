@@ -433,6 +433,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patches of 16": {"backbone": "patch"},
     "patches of 32": {"backbone": "patch", "patch_length": 32},
     "patches of 8, context 96": {"backbone": "patch", "patch_length": 8, "context_length": 96},
+    "stacked, context 96": {"backbone": "stacked", "context_length": 96},
+    "last weights": {"averaging": 0.0},
 }
 """What an ablation changes, one thing at a time."""
 
