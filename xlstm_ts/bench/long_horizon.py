@@ -56,7 +56,7 @@ PROTOCOLS = ("96", "tuned", "default")
 MODELS = ("xlstm", "lstm", "linear", "seasonal_naive")
 
 LINEAR_LOOKBACKS = (96, 192, 336, 512, 720)
-SEARCH: dict[str, tuple] = {"context_length": (336, 512), "learning_rate": (3e-4, 1e-3)}
+SEARCH: dict[str, tuple] = {"context_length": (336, 512, 720), "learning_rate": (3e-4, 1e-3)}
 """What is tuned, one after the other."""
 
 BATCH = 256  # windows that are scored at once
