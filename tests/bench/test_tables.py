@@ -1,7 +1,9 @@
 """The page and the figure from rows of results."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from xlstm_ts.bench.tables import write_tables
 from xlstm_ts.cli import main
 
 
@@ -46,3 +48,20 @@ def test_cells_are_means_over_seeds_and_missing_ones_are_said_to_be(tmp_path):
     assert "| LSTM blocks | 0.100 / 0.200 | 0.300 / 0.400 | - | - |" in page
     assert "| etth1 | naive | 0.9 |" in page
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_a_model_has_one_colour_in_all_panels_of_the_figure(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    ours = [("etth1", 96, "tuned", model, 0, 0.4, 0.5) for model in ("xlstm", "lstm", "linear")]
+    ours += [("weather", 96, "tuned", model, 0, 0.4, 0.5) for model in ("xlstm", "linear", "seasonal_naive")]
+    write(tmp_path / "ours.csv", ours)
+    write(tmp_path / "theirs.csv", [(data, 96, "tuned", "Known", 0, 0.3, None) for data in ("weather", "etth1")])
+    paths = [str(tmp_path / name) for name in ("ours.csv", "theirs.csv", "none", "none", "page.md", "figure.png")]
+
+    write_tables(*paths)
+
+    drawn = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figures[0].axes]
+    assert [list(panel) for panel in drawn] == [["xlstm", "lstm", "linear", "Known"], ["xlstm", "linear", "Known"]]
+    assert all(drawn[0][model] == colour for model, colour in drawn[1].items())
+    assert len(set(drawn[0].values())) == 4

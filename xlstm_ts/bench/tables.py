@@ -122,17 +122,20 @@ def _draw(ours: pd.DataFrame, theirs: pd.DataFrame, path: str) -> None:
     from matplotlib.figure import Figure
 
     names = list(ours["data"].drop_duplicates())
+    models = [name for name in pd.concat([ours["model"], theirs["model"]]).unique() if name != "seasonal_naive"]
+    colours = {model: f"C{number}" for number, model in enumerate(models)}  # a panel may lack some
     figure = Figure(figsize=(3.2 * max(1, len(names)), 3.2), layout="constrained")
     for number, data in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
         for table, style in ((ours, "o-"), (theirs, "x--")):
             for model, rows in table[table["data"] == data].groupby("model", sort=False):
-                if model != "seasonal_naive":
+                if model in colours:
                     mean = rows.groupby("horizon")["mse"].mean()
                     axes.plot(
                         [HORIZONS.index(horizon) for horizon in mean.index],
                         mean,
                         style,
+                        color=colours[model],
                         label=model,
                         linewidth=1.2,
                         markersize=4,
