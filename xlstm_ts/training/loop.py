@@ -136,8 +136,9 @@ def train(
         for number in range(1, config.max_epochs + 1):
             start = time.perf_counter()
             chosen = torch.randperm(len(origins), generator=generator)[: steps * config.batch_size].numpy()
-            taken = (optimiser, schedule, average, config)
-            train_loss = epoch(network, windows, origins[chosen], stop, taken, run, callbacks)
+            train_loss = epoch(
+                network, windows, origins[chosen], stop, optimiser, schedule, average, config, run, callbacks
+            )
             valid_loss = evaluate(kept, windows, valid_origins) if len(valid_origins) else math.nan
             _check_finite(valid_loss if len(valid_origins) else train_loss, "validation", number, config)
             rate = schedule.get_last_lr()[0]
@@ -163,9 +164,8 @@ def train(
     return run
 
 
-def epoch(network, windows, origins, stop, taken, run, callbacks) -> float:
+def epoch(network, windows, origins, stop, optimiser, schedule, average, config, run, callbacks) -> float:
     """Go once through the given windows; return the mean loss."""
-    optimiser, schedule, average, config = taken
     network.train()
     losses = []
     for first in range(0, len(origins), config.batch_size):
