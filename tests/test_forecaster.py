@@ -213,6 +213,81 @@ def test_predict_origins_equals_update_then_predict(fitted):
         np.testing.assert_allclose(got[0.2], bands, rtol=1e-6)
 
 
+ADAPTIVE = {"calibrate": "adaptive", "validation_fraction": 0.4}
+
+
+@pytest.fixture(scope="module")
+def learning():
+    return small(**ADAPTIVE).fit(hourly(200))
+
+
+def test_adaptive_intervals_are_the_same_from_many_origins_and_by_updates(learning):
+    y = hourly(300)
+    y.iloc[200:] *= 3
+    y.iloc[[230, 260]] = np.nan
+    origins, model = y.index[[199, 201, 203, 240, 299]], copy.deepcopy(learning)
+
+    table = learning.predict_origins(y, origins=origins, fh=[1, 4, 6], quantile_levels=[0.1, 0.5, 0.9])
+    one = learning.predict_origins(y[:241], origins=origins[[3]], fh=[4], quantile_levels=[0.1])
+
+    last = y.index[199]
+    for origin in origins:
+        if origin > last:
+            model.update(y[(y.index > last) & (y.index <= origin)], update_params=False)
+            last = origin
+        expected = model.predict_quantiles(fh=[1, 4, 6], alpha=[0.1, 0.5, 0.9])
+        got = table[table["origin"] == origin]
+        np.testing.assert_allclose(got[[0.1, 0.5, 0.9]], expected, rtol=1e-6)
+    chosen = table[(table["origin"] == origins[3]) & (table["step"] == 4)]
+    np.testing.assert_allclose(one[0.1], chosen[0.1], rtol=1e-9)
+
+
+def test_adaptive_intervals_widen_where_targets_lie_outside_and_read_nothing_after_an_origin(learning):
+    y = hourly(300)
+    wild, changed = y.copy(), y.copy()
+    wild.iloc[200:260] += np.where(np.arange(60) % 2, 20.0, -20.0)[:, None]
+    changed.iloc[290:] = 1e6
+    fixed = copy.copy(learning)
+    fixed._factors = None
+    asked = {"origins": y.index[[289]], "fh": [1, 2, 3, 4], "quantile_levels": [0.05, 0.5, 0.95]}
+
+    calm, after, plain = (m.predict_origins(v, **asked) for m, v in ((learning, y), (learning, changed), (fixed, y)))
+    wider, narrower = learning.predict_origins(wild, **asked), fixed.predict_origins(wild, **asked)
+
+    pd.testing.assert_frame_equal(calm, after)
+    np.testing.assert_allclose(calm[0.5], plain[0.5], rtol=1e-9)
+    assert ((wider[0.95] - wider[0.05]) > (narrower[0.95] - narrower[0.05])).all()
+
+
+def test_an_update_with_training_teaches_adaptive_intervals_before_the_weights_move(learning):
+    y = hourly(240)
+    one, other = copy.deepcopy(learning), copy.deepcopy(learning)
+
+    one.update(y[200:], update_params=True)
+    other.update(y[200:], update_params=False)
+
+    np.testing.assert_array_equal(one._factors, other._factors)
+    assert not np.allclose(one._factors, learning._factors)
+    assert not np.allclose(one.predict(fh=[1]), other.predict(fh=[1]), rtol=1e-6)
+
+
+def test_adaptive_intervals_are_kept_in_files_and_fixed_where_nothing_was_calibrated(learning):
+    model = copy.deepcopy(learning)
+    model.update(hourly(240)[200:], update_params=False)
+    loaded = pickle.loads(pickle.dumps(model))
+    pd.testing.assert_frame_equal(loaded.predict_interval(fh=[1, 2]), model.predict_interval(fh=[1, 2]))
+
+    bare = small(calibrate="adaptive").fit(hourly(100))
+    assert not bare.calibrated_
+    plain = small(calibrate=False).fit(hourly(100))
+    pd.testing.assert_frame_equal(bare.predict_interval(fh=[1, 2]), plain.predict_interval(fh=[1, 2]))
+
+
+def test_adaptive_intervals_need_quantiles_of_the_network():
+    with pytest.raises(ParameterError, match=r"calibrate=\"adaptive\" .* loss='mse' has none"):
+        small(calibrate="adaptive", loss="mse").fit(hourly(100))
+
+
 def test_predict_origins_reads_nothing_after_an_origin(fitted):
     y = hourly(150)
     changed = y.copy()

@@ -87,25 +87,34 @@ def test_the_panel_equals_each_series_by_itself_under_the_same_model(backbone):
         np.testing.assert_allclose(alone[[0.1, 0.5, 0.9]], together.loc[key], atol=1e-5 * scale, rtol=0)
 
 
-def test_many_origins_of_a_panel_equal_update_then_predict():
+@pytest.mark.parametrize("calibrate", [True, "adaptive"])
+def test_many_origins_of_a_panel_equal_update_then_predict(calibrate):
     panel = make_panel()
     known = panel[panel.index.get_level_values("day") < START + pd.Timedelta(days=100)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ShortSeriesWarning)
-        model = XLSTMForecaster(**SETTINGS).fit(known)
+        model = XLSTMForecaster(**SETTINGS | {"calibrate": calibrate, "validation_fraction": 0.4}).fit(known)
+    assert model.calibrated_
     origins = [START + pd.Timedelta(days=day) for day in (105, 120)]
+    panel = pd.concat([panel, pd.concat({"new": make_series(80, 125, 3, 1, seed=9)}, names=panel.index.names)])
 
-    together = model.predict_origins(panel.loc[["a", "b", "c"]], origins=origins, fh=[1, 6])
+    together = model.predict_origins(panel.loc[[*"abc", "new"]], origins=origins, fh=[1, 6], quantile_levels=[0.1])
 
     last = START + pd.Timedelta(days=99)
     for origin in origins:
         days = panel.index.get_level_values("day")
-        new = panel[(days > last) & (days <= origin)].loc[["a", "b", "c"]]
+        stations = panel.index.get_level_values("station")
+        first = (stations == "new") & (origin == origins[0])  # all of it, the first time
+        new = panel[((days > last) | first) & (days <= origin)].loc[[*"abc", "new"]]
         model, last = model.update(new, update_params=False), origin
         expected = model.predict(fh=[1, 6])
         got = together[together["origin"] == origin]
         assert list(zip(got["series"], got["time"], strict=True)) == expected.index.tolist()
         np.testing.assert_allclose(got["point"], expected["y"], rtol=1e-5)
+        low = model.predict_quantiles(fh=[1, 6], alpha=[0.1])
+        np.testing.assert_allclose(got[0.1], low.iloc[:, 0], rtol=1e-5)
+    if calibrate == "adaptive":  # each series has factors of its own by now
+        assert not any(np.allclose(model._factors[3], model._factors[j]) for j in range(3))
 
 
 def test_a_series_without_an_origin_has_no_rows_for_it():

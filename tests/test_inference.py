@@ -52,10 +52,10 @@ class OneSeries:
     def __init__(self, predictor, scaler):
         self.predictor, self.scaler, self.network = predictor, scaler, predictor.network
 
-    def forecast(self, values, origins, steps):
+    def forecast(self, values, origins, steps, **options):
         config = self.network.config
         windows = Windows.of(self.scaler.forward(values), config.context_length, config.horizon, torch.device("cpu"))
-        return self.predictor.forecast(windows, origins, steps, self.scaler)
+        return self.predictor.forecast(windows, origins, steps, self.scaler, **options)
 
 
 def assert_close(got, expected, scaler):
@@ -195,6 +195,20 @@ def test_calibration_widens_every_block():
     ratio = np.ptp(wide, axis=-1) / np.ptp(narrow, axis=-1)
     np.testing.assert_allclose(ratio[:, :3], 2.0, rtol=1e-6)
     assert (ratio[:, 3:] > 1.3).all()
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_factors_of_each_origin_equal_a_calibration_with_them(steps):
+    series, origins = draw_series(), np.array([20, 25, ROWS])
+    factors = np.random.default_rng(0).uniform(0.5, 2, (3, 3, 2, 5))
+    predictor = make_predictor(BASE, WidthFactors(np.ones((3, 2, 5)), np.ones((1, 2))), series)
+
+    together = predictor.forecast(series, origins, steps, factors=factors)
+
+    for j, origin in enumerate(origins):
+        alone = make_predictor(BASE, WidthFactors(factors[j], np.ones((1, 2))), series)
+        expected = alone.forecast(series, np.array([origin]), steps).quantiles[0]
+        np.testing.assert_allclose(together.quantiles[j], expected, rtol=1e-5)
 
 
 def test_intervals_of_an_untrained_network_grow_from_block_to_block_as_of_a_random_walk():

@@ -31,10 +31,10 @@ from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.evaluation.baselines import seasonal_period
 from xlstm_ts.inference import BATCH_SIZE, Predictor
-from xlstm_ts.nn.network import NetworkConfig
+from xlstm_ts.nn.network import POINT_LOSSES, NetworkConfig
 from xlstm_ts.piecewise_normal import PiecewiseNormal
 from xlstm_ts.quantiles import check_levels, interpolate_levels
-from xlstm_ts.training.calibration import MIN_WINDOWS
+from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors, follow
 from xlstm_ts.training.defaults import Shape, choose_shape
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
@@ -112,8 +112,10 @@ class XLSTMForecaster(BaseForecaster):
         Epochs without a better validation loss before training stops.
     validation_fraction : float, default=0.2
         Share of the training period that is held out at its end. 0 switches early stopping and calibration off.
-    calibrate : bool, default=True
-        Whether intervals are calibrated (needs at least 30 held-out windows).
+    calibrate : bool or "adaptive", default=True
+        Whether intervals are calibrated (needs at least 30 held-out windows). With "adaptive" they go on learning from
+        every window that `update` or, origin by origin, `predict_origins` completes: a target outside its interval
+        widens those that follow a little, one inside narrows them less. Needs a loss with quantiles of its own.
     refit_on_all : bool, default=False
         Train once more on the whole period, for the number of epochs that was best.
     update_steps : int, default=20
@@ -395,6 +397,10 @@ class XLSTMForecaster(BaseForecaster):
         self.calendar_ = panel.series[0].axis.calendar
         self._calibration, self._covariates = fitted.calibration, fitted.covariates
         self._scaler, self._panel, self._fit_config = fitted.scaler, panel, config
+        # Of each series, the factors of its widths, where they learn: [S, L, C, Q].
+        self._factors = None
+        if isinstance(self.calibrate, str) and isinstance(fitted.calibration, WidthFactors):
+            self._factors = np.repeat(fitted.calibration.factors[None], len(panel), axis=0)
         if fitted.interrupted:
             # Nothing is lost: the estimator is complete with its best weights so far, and the caller is told.
             self._is_fitted = True
@@ -460,9 +466,17 @@ class XLSTMForecaster(BaseForecaster):
     def _check_parameters(self, where: str) -> None:
         several = isinstance(self.quantile_levels, list | tuple | np.ndarray)
         require(several, "quantile_levels", self.quantile_levels, "a tuple of numbers between 0 and 1")
-        for name in ("linear_skip", "calibrate", "refit_on_all"):
+        for name in ("linear_skip", "refit_on_all"):
             value = getattr(self, name)
             require(isinstance(value, bool | np.bool_), name, value, "True or False")
+        adaptive = isinstance(self.calibrate, str) and self.calibrate == "adaptive"
+        chosen = adaptive or isinstance(self.calibrate, bool | np.bool_)
+        require(chosen, "calibrate", self.calibrate, 'True, False or "adaptive"')
+        if adaptive and self.loss in POINT_LOSSES:
+            raise ParameterError(
+                f'{where}: calibrate="adaptive" changes the quantiles of a network, and loss={self.loss!r} has none. '
+                'Choose calibrate=True, or loss="quantile".'
+            )
         levels = check_levels(self.quantile_levels, where)
         if not np.allclose(levels, 1 - levels[::-1]) or len(levels) % 2 == 0:
             raise ParameterError(
@@ -590,6 +604,13 @@ class XLSTMForecaster(BaseForecaster):
                     UserWarning,
                     stacklevel=4,
                 )
+        factors = self._factors
+        if factors is not None:
+            part = panel.subset(changed)
+            windows, starts = self._windows(part, scaler.at(changed), None, np.zeros(len(part), int), 1, where)
+            ends = [np.array([len(one.values)]) for one in part.series]
+            factors = np.concatenate([factors, np.empty((len(new), *factors.shape[1:]))])
+            factors[changed] = self._factors_at(part, windows, starts, ends)
         if update_params and self.update_steps:
             part = panel.subset(changed)
             known = np.array([0 if j in new else len(self._panel.series[j].values) for j in changed])
@@ -599,7 +620,7 @@ class XLSTMForecaster(BaseForecaster):
             config = replace(self._fit_config, training=self._training_config())
             adapt(network, part, scaler.at(changed), self._covariates, known, config, **options)
             self.network_ = network
-        self._panel, self._scaler = panel, scaler
+        self._panel, self._scaler, self._factors = panel, scaler, factors
         return self
 
     def _refuse_x(self, X, where: str) -> None:
@@ -655,6 +676,9 @@ class XLSTMForecaster(BaseForecaster):
 
     def predict_origins(self, y, X=None, *, origins, fh, quantile_levels=None, batch_size=BATCH_SIZE):
         """Forecast from many origins at once, with weights, scalers and calibration as fitted.
+
+        With ``calibrate="adaptive"`` the calibration of each origin has learned from the rows of `y` between the cutoff
+        and that origin, whatever other origins are asked for, which takes a forecast from each of these rows.
 
         Equal to ``update(y_to_origin, update_params=False)`` followed by a prediction at each origin, in batched
         passes. The forecaster does not change.
@@ -730,8 +754,9 @@ class XLSTMForecaster(BaseForecaster):
         windows, starts = self._windows(panel, scaler, X, beyond, predictor.blocks(most), where)
         series = np.repeat(np.arange(len(panel)), [len(part) for part in rows])
         local = np.concatenate(rows)
+        factors = self._factors_at(panel, windows, starts, [part + 1 for part in rows])
         forecast = predictor.forecast(
-            windows, starts[series] + local + 1, most, scaler.of(series), batch_size=batch_size
+            windows, starts[series] + local + 1, most, scaler.of(series), factors=factors, batch_size=batch_size
         )
         point = forecast.point[:, steps - 1]  # [O, S, C]
         quantiles = interpolate_levels(forecast.quantiles[:, steps - 1], self._levels, wanted)
@@ -762,6 +787,7 @@ class XLSTMForecaster(BaseForecaster):
         steps = [panel.series[j].axis.steps_of(one.index) for j, one in zip(numbers, wanted, strict=True)]
         some = copy.copy(self)
         some._panel, some._scaler = panel.subset(numbers), self._scaler.at(numbers)
+        some._factors = None if self._factors is None else self._factors[numbers]
         points, _ = some._forecast_steps(steps, X, where)
         residuals = [one.to_numpy(dtype=np.float64) - point for one, point in zip(wanted, points, strict=True)]
         return some._panel.frame(residuals, [one.index for one in wanted], self._get_varnames())
@@ -810,6 +836,32 @@ class XLSTMForecaster(BaseForecaster):
             scalers.append(SeriesScaler.fit(before))
         return SeriesScaler.stack(scalers)
 
+    def _factors_at(self, panel: Panel, windows: Windows, starts: np.ndarray, origins: list[np.ndarray]):
+        """Return the factors of the widths at origins of each series, one after the other; None where they are fixed.
+
+        They have learned from what came after the cutoff, of a series that was not there from its first origin on.
+        """
+        start = self._calibration
+        if self._factors is None or not isinstance(start, WidthFactors):
+            return None
+        place = {self._panel.key(j): j for j in range(len(self._panel))}
+        parts = []
+        for j, (one, rows) in enumerate(zip(panel.series, origins, strict=True)):
+            widths, known = start, int(rows.min(initial=len(one.values)))
+            if (fitted := place.get(panel.key(j))) is not None:
+                widths = replace(start, factors=self._factors[fitted])
+                known = int(one.axis.index.searchsorted(self._panel.series[fitted].axis.index[-1], side="right"))
+            learned = follow(
+                widths,
+                self.network_,
+                windows,
+                self._levels,
+                first=int(starts[j]) + max(known - windows.horizon + 1, 1),
+                origins=starts[j] + rows,
+            )
+            parts.append(learned)
+        return np.concatenate(parts)
+
     def _windows(self, panel, scaler, X, beyond: np.ndarray, blocks: int, where: str) -> tuple[Windows, np.ndarray]:
         """Lay a panel out with what is known of the `beyond` (S,) rows that follow it, and room for whole blocks."""
         config = self.network_.config
@@ -846,15 +898,17 @@ class XLSTMForecaster(BaseForecaster):
         if ahead.any():
             # One origin for each series, its end; every step is looked up in what is forecast from there.
             asked, place = np.unique(series[ahead], return_inverse=True)
+            factors = None if self._factors is None else self._factors[asked]
             forecast = predictor.forecast(
-                windows, starts[asked] + lengths[asked], int(most.max()), self._scaler.of(asked)
+                windows, starts[asked] + lengths[asked], int(most.max()), self._scaler.of(asked), factors=factors
             )
             point[ahead] = forecast.point[place, flat[ahead] - 1]
             quantiles[ahead] = forecast.quantiles[place, flat[ahead] - 1]
         if not ahead.all():
             of = series[~ahead]
             origins = starts[of] + lengths[of] - 1 + flat[~ahead]
-            forecast = predictor.forecast(windows, origins, 1, self._scaler.of(of))
+            factors = None if self._factors is None else self._factors[of]
+            forecast = predictor.forecast(windows, origins, 1, self._scaler.of(of), factors=factors)
             point[~ahead], quantiles[~ahead] = forecast.point[:, 0], forecast.quantiles[:, 0]
         cuts = np.cumsum(sizes)[:-1]
         return np.split(point, cuts), np.split(quantiles, cuts)

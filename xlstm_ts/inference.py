@@ -3,7 +3,7 @@
 Dimensions: C channels, O origins, S steps asked for, T context steps, L steps of one block, Q levels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +52,14 @@ class Predictor:
         return max(1, -(-steps // self.network.config.horizon))
 
     def forecast(
-        self, windows: Windows, origins: np.ndarray, steps: int, scaler: SeriesScaler, *, batch_size: int = BATCH_SIZE
+        self,
+        windows: Windows,
+        origins: np.ndarray,
+        steps: int,
+        scaler: SeriesScaler,
+        *,
+        factors: np.ndarray | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> Forecast:
         """Forecast `steps` steps from each origin.
 
@@ -72,13 +79,18 @@ class Predictor:
             S.
         scaler : SeriesScaler
             Level and scale: (C,) of the one series, or (O, 1, C) for each origin.
+        factors : array of shape (O, L, C, Q), optional
+            Of the widths, for each origin. Default: those of the calibration for all.
         batch_size : int
             Windows that the network reads at once, at most.
         """
         blocks = self.blocks(steps)
         batch = self._cached_batch(batch_size)
         batch = batch if blocks == 1 else max(1, batch // (len(self.levels) + 1))
-        parts = [self._roll(windows, origins[first : first + batch], blocks) for first in range(0, len(origins), batch)]
+        parts = []
+        for first in range(0, len(origins), batch):
+            rows = slice(first, first + batch)
+            parts.append(self._roll(windows, origins[rows], blocks, None if factors is None else factors[rows]))
         point, quantiles = (np.concatenate(arrays)[:, :steps] for arrays in zip(*parts, strict=True))
         point = scaler.backward(point)
         quantiles = np.moveaxis(scaler.backward(np.moveaxis(quantiles, -1, 0)), 0, -1)
@@ -92,10 +104,12 @@ class Predictor:
         tokens = config.context_length // (config.patch_length if config.backbone == "patch" else 1)
         return min(batch_size, max(LEAST_BATCH, CACHED_TOKENS // max(tokens, 1)))
 
-    def _roll(self, windows: Windows, origins: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    def _roll(
+        self, windows: Windows, origins: np.ndarray, blocks: int, factors: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points and quantiles of `blocks` blocks."""
         context, seen = windows.contexts(origins)
-        point, quantiles = self._read(context, seen, *windows.features(origins))
+        point, quantiles = self._read(context, seen, *windows.features(origins), factors=factors)
         points, quantile_blocks = [point], [quantiles]
         batch, width = len(context), len(self.levels) + 1  # a path per level, and one along the point forecast
         contexts, seen = _along_paths(context, width), _along_paths(seen, width)
@@ -108,7 +122,10 @@ class Predictor:
             seen = seen[:, -context.shape[1] :]
             features = windows.features(origins, block * self.network.config.horizon)
             path_point, path_quantiles = self._read(
-                contexts, seen, *(None if part is None else _along_paths(part, width) for part in features)
+                contexts,
+                seen,
+                *(None if part is None else _along_paths(part, width) for part in features),
+                factors=None if factors is None else np.repeat(factors, width, axis=0),
             )
             path_quantiles = path_quantiles.reshape(batch, width, *path_quantiles.shape[1:])
             quantiles = pool_paths(np.moveaxis(path_quantiles[:, :-1], 1, 0), self.levels)
@@ -121,15 +138,24 @@ class Predictor:
 
     @torch.no_grad()
     def _read(
-        self, context: Tensor, seen: Tensor, covariates: Tensor | None, future: Tensor | None
+        self,
+        context: Tensor,
+        seen: Tensor,
+        covariates: Tensor | None,
+        future: Tensor | None,
+        *,
+        factors: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return scaled points (B, L, C) and quantiles (B, L, C, Q) of one block."""
         forecast, state = self.network(context, seen, covariates=covariates, future=future, carry=False)
         forecast = self.network.quantiles(forecast.double()).cpu().numpy()
         scale = state.scale.scale.double().cpu().numpy()
         point = forecast[..., 0]
-        if self.calibration is not None:
-            forecast = self.calibration.apply(forecast, scale)
+        calibration = self.calibration
+        if isinstance(calibration, WidthFactors) and factors is not None:
+            calibration = replace(calibration, factors=factors)
+        if calibration is not None:
+            forecast = calibration.apply(forecast, scale)
         if self.network.config.loss not in POINT_LOSSES:
             point = self._median(forecast)
         unseen = ~seen.any(1).cpu().numpy()[:, None, :]  # [B, 1, C]

@@ -14,9 +14,15 @@ is one factor per step and channel. How far it is believed depends on how much i
 * Calm does not last, nor does storm: the spread of a window is no more than an estimate of what comes, and widths
   follow it less than in proportion.
 
+Where a forecaster is asked to, the factors go on learning from what happens (`follow`): a target outside an interval
+widens it a little, one inside narrows it less, so that in the long run the share outside is the promised one, whatever
+the series does (Gibbs and Candes 2021, arXiv 2106.00170; on the scores themselves Angelopoulos, Candes and Tibshirani
+2023, arXiv 2307.16895).
+
 For a point network, quantiles are those of its held-out residuals, in units of the window's own scale.
 
-Dimensions: W windows, B windows to forecast, L horizon steps, C channels, Q quantile levels.
+Dimensions: W windows, B windows to forecast, L horizon steps, C channels, Q quantile levels, M pairs of them
+around the median, the outermost first.
 """
 
 from collections.abc import Callable
@@ -44,6 +50,10 @@ LARGEST_FACTOR = 10.0
 
 RETURN = 0.2
 """How far the logarithm of a window's spread is taken to go back to its mean until the targets come."""
+
+
+RATE = 0.05
+"""What the logarithm of a factor moves by, at one step ahead, for a share of targets outside that is off by 1."""
 
 
 class HeldOut(NamedTuple):
@@ -90,25 +100,17 @@ class WidthFactors:
     @classmethod
     def fit(cls, held_out: HeldOut, levels: np.ndarray) -> "WidthFactors":
         """Measure held-out windows; `levels` are symmetric around one half."""
-        forecast, target, scale, stride = held_out
-        usual_scale = np.exp(np.log(scale).mean(0))
-        by = _towards(scale, usual_scale)
-        horizon, middle = forecast.shape[1], len(levels) // 2
-        windows = stride * (~np.isnan(target)).sum(0) / np.arange(1, horizon + 1)[:, None]
+        usual_scale = np.exp(np.log(held_out.scale).mean(0))
+        scores = _scores(held_out, usual_scale)
+        horizon, middle = scores.shape[1], scores.shape[-1]
+        windows = held_out.stride * (~np.isnan(held_out.target)).sum(0) / np.arange(1, horizon + 1)[:, None]
         trust = (windows / (windows + PRIOR_WINDOWS))[..., None]
-        tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
-        pairs = np.empty((*forecast.shape[1:3], middle))
-        for low in range(middle):
-            high = len(levels) - 1 - low
-            above = (target - forecast[..., middle]) / np.maximum(forecast[..., high] - forecast[..., middle], tiny)
-            below = (forecast[..., middle] - target) / np.maximum(forecast[..., middle] - forecast[..., low], tiny)
-            scores = np.maximum(above, below) / by
-            pairs[..., low] = conformal_quantile(scores, levels[high] - levels[low], windows)
+        pairs = np.empty(scores.shape[1:])
+        for low, coverage in enumerate(_coverages(levels)):
+            pairs[..., low] = conformal_quantile(scores[..., low], coverage, windows)
         logs = np.log(np.clip(pairs, 1 / LARGEST_FACTOR, LARGEST_FACTOR))
         mean = logs.sum(-1, keepdims=True) / max(middle, 1)
-        logs = trust * (trust * logs + (1 - trust) * mean)
-        factors = np.exp(np.concatenate([logs, np.zeros_like(logs[..., :1]), logs[..., ::-1]], axis=-1))
-        return cls(factors, usual_scale)
+        return cls(_mirrored(np.exp(trust * (trust * logs + (1 - trust) * mean))), usual_scale)
 
     def apply(self, forecast: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return calibrated quantiles (B, L, C, Q) of raw ones, kept from crossing outward from the median."""
@@ -118,6 +120,80 @@ class WidthFactors:
         above = np.maximum.accumulate(wider[..., middle:], axis=-1)
         below = np.minimum.accumulate(wider[..., middle::-1], axis=-1)[..., ::-1]
         return np.concatenate([below[..., :-1], above], axis=-1)
+
+
+def _scores(held_out: HeldOut, usual_scale: np.ndarray) -> np.ndarray:
+    """Return the factors (W, L, C, M) with which each pair of levels would just have reached its target."""
+    forecast, target = held_out.forecast, held_out.target
+    middle = forecast.shape[-1] // 2
+    by = _towards(held_out.scale, usual_scale)
+    tiny = np.finfo(np.float64).tiny  # a quantile may have shrunk onto the median
+    scores = np.empty((*target.shape, middle))
+    for low in range(middle):
+        high = forecast.shape[-1] - 1 - low
+        above = (target - forecast[..., middle]) / np.maximum(forecast[..., high] - forecast[..., middle], tiny)
+        below = (forecast[..., middle] - target) / np.maximum(forecast[..., middle] - forecast[..., low], tiny)
+        scores[..., low] = np.maximum(above, below) / by
+    return scores
+
+
+def _coverages(levels: np.ndarray) -> np.ndarray:
+    """Return what the pairs of levels promise to hold, (M,)."""
+    middle = len(levels) // 2
+    return levels[:middle:-1] - levels[:middle]
+
+
+def _mirrored(pairs: np.ndarray) -> np.ndarray:
+    """Return factors (..., Q) of all levels from those of the pairs (..., M)."""
+    return np.concatenate([pairs, np.ones_like(pairs[..., :1]), pairs[..., ::-1]], axis=-1)
+
+
+def follow(
+    start: WidthFactors,
+    network: ForecastNetwork,
+    windows: Windows,
+    levels: np.ndarray,
+    *,
+    first: int,
+    origins: np.ndarray,
+) -> np.ndarray:
+    """Let the factors learn from window after window; return those that hold at each origin, (O, L, C, Q).
+
+    The log-factor of a pair at step l moves by RATE / l times what the share of its targets outside, 0 or 1, has more
+    than promised: l neighbouring origins say little more than one, see above. A window counts once its last target is
+    known, so that the factors at an origin rest on rows before it alone.
+
+    Parameters
+    ----------
+    start : WidthFactors
+        As they are before the first window.
+    network, windows, levels
+        What is forecast, and the levels (Q,).
+    first : int
+        Origin of the first window to learn from; each of its rows counts.
+    origins : array of shape (O,), int
+        In any order, all in the same series as `first`.
+    """
+    horizon, order = windows.horizon, np.argsort(origins, kind="stable")
+    ready = origins[order] - horizon  # the last window that an origin may learn from
+    rate = RATE / np.arange(1, horizon + 1)[:, None, None]
+    wider, narrower = np.exp(rate * _coverages(levels)), np.exp(rate * (_coverages(levels) - 1))
+    pairs = start.factors[..., : len(levels) // 2]
+    factors = np.empty((len(origins), *pairs.shape))
+    done, last = 0, int(ready.max(initial=first - 1))
+    for begin in range(first, last + 1, EVALUATION_BATCH):
+        some = np.arange(begin, min(begin + EVALUATION_BATCH, last + 1))
+        some = windows.usable(some, len(windows.values))
+        if not len(some):
+            continue
+        scores = _scores(forecast_held_out(network, windows, some), start.usual_scale)
+        for window, score in zip(some, scores, strict=True):
+            before = int(np.searchsorted(ready, window))
+            factors[order[done:before]], done = pairs, before
+            step = np.where(np.isnan(score), 1.0, np.where(score > pairs, wider, narrower))
+            pairs = np.clip(pairs * step, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
+    factors[order[done:]] = pairs
+    return _mirrored(factors)
 
 
 def _towards(scale: np.ndarray, usual: np.ndarray) -> np.ndarray:
