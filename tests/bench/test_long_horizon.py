@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ SMALL = {
     "batch_size": 8,
 }
 ROWS = (100, 40, 50)
+TIMES = pd.date_range("2020-02-28", periods=200, freq="2h")  # a season of the series is a day
 
 
 def series(rows=200, seed=0):
@@ -35,7 +37,7 @@ def series(rows=200, seed=0):
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch):
     frame = pd.DataFrame(series(), columns=["a", "b"])
-    frame.insert(0, "date", "some text")
+    frame.insert(0, "date", TIMES.astype(str))
     monkeypatch.setattr(module, "load_dataset", lambda name, raw: frame)
     monkeypatch.setitem(module.ROWS, "etth1", ROWS)
     monkeypatch.setitem(module.SEASON, "etth1", 12)
@@ -67,13 +69,28 @@ def test_scores_are_means_over_windows_steps_and_channels(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 7)
     task = Task.load("etth1", 6)
     network = fit(task, Setting(**SMALL), seed=0, device=CPU).network
-    windows = task.windows(12, CPU)
+    windows = task.windows(Setting(**SMALL), CPU)
 
     got = score(network, windows, task.test)
 
     batch = windows.batch(task.test, 190)
     error = (network(batch.context, batch.context_observed)[0][..., 0] - batch.target).detach().numpy()
     assert got == pytest.approx((np.square(error).mean(), np.abs(error).mean()), rel=1e-5)
+
+
+def test_a_setting_may_read_the_published_clock():
+    task = Task.load("etth1", 6)
+    setting = Setting(**SMALL | {"context_length": 3, "calendar": "day"})  # a quarter of the season
+
+    clock = fit(task, setting, seed=0, device=CPU)
+    blind = fit(task, replace(setting, calendar=None), seed=0, device=CPU)
+
+    phase = 2 * np.pi * TIMES[:190].hour.to_numpy() / 24
+    expected = np.stack([np.sin(phase), np.cos(phase), np.sin(2 * phase), np.cos(2 * phase)], axis=1)
+    np.testing.assert_allclose(clock.windows.covariates, expected, atol=1e-6)
+    assert clock.network.config.known == (True,) * 4
+    assert blind.windows.covariates is None
+    assert clock.validation.mse < 0.8 * blind.validation.mse
 
 
 @pytest.mark.parametrize("horizon", [5, 12, 30])
@@ -92,7 +109,7 @@ def test_the_naive_forecast_is_the_last_season_again_and_again(horizon):
 def test_nothing_of_the_test_part_is_read_while_choosing(monkeypatch, tmp_path):
     log = Table(tmp_path / "a.csv", module.SEARCH_COLUMNS)
     task = Task.load("etth1", 6)
-    other = Task(task.data, task.horizon, task.values.copy(), task.borders)
+    other = Task(task.data, task.horizon, task.values.copy(), task.times, task.borders)
     other.values[140:] = np.nan
 
     first = fit(task, Setting(**SMALL), seed=0, device=CPU)

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from xlstm_ts import __version__
+from xlstm_ts.data.time_features import TimeFeatures
 from xlstm_ts.data.windows import Windows, held_out_origins
 from xlstm_ts.datasets import dataset_info, load_dataset
 from xlstm_ts.errors import DataError, ParameterError
@@ -55,8 +56,16 @@ SEASON = {
 PROTOCOLS = ("96", "tuned", "default")
 MODELS = ("xlstm", "lstm", "linear", "seasonal_naive")
 
+SHORT: dict[str, Any] = {"context_length": 96, "calendar": "day"}
+"""What is set where the lookback is 96 steps, which on three of the sets is a day or less."""
+
 LINEAR_LOOKBACKS = (96, 192, 336, 512, 720)
-SEARCH: dict[str, tuple] = {"context_length": (336, 512, 720), "learning_rate": (3e-4, 1e-3)}
+SEARCH: dict[str, tuple] = {
+    "context_length": (336, 512, 720),
+    "learning_rate": (3e-4, 1e-3),
+    "calendar": (None, "day"),
+    "loss": ("mae", "quantile"),
+}
 """What is tuned, one after the other."""
 
 BATCH = 256  # windows that are scored at once
@@ -72,11 +81,14 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One cell of the tables: z-scored values (N, C), the rows at which validation, test and end lie, a horizon."""
+    """One cell of the tables: z-scored values (N, C) at their published times, the rows at which validation, test and
+    end lie, a horizon.
+    """
 
     data: str
     horizon: int
     values: np.ndarray
+    times: pd.DatetimeIndex
     borders: tuple[int, int, int]
 
     @classmethod
@@ -95,9 +107,11 @@ class Task:
                 f"bench long-horizon: horizon={horizon} is impossible; expected from 1 to {min(ROWS[data])} for {data}."
             )
         first, second, third = np.cumsum(ROWS[data]).tolist()
-        values = load_dataset(data, raw=True).select_dtypes("number").to_numpy(np.float64)[:third]
+        table = load_dataset(data, raw=True)[:third]
+        values = table.select_dtypes("number").to_numpy(np.float64)
         known = values[:first]
-        return cls(data, horizon, (values - known.mean(0)) / known.std(0), (first, second, third))
+        times = pd.DatetimeIndex(table.iloc[:, 0])
+        return cls(data, horizon, (values - known.mean(0)) / known.std(0), times, (first, second, third))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -105,9 +119,12 @@ class Task:
         times = pd.date_range("2000-01-01", periods=len(self.values), freq=dataset_info(self.data).step)
         return pd.DataFrame(self.values, index=times)
 
-    def windows(self, context_length: int, device: torch.device) -> Windows:
-        """Return its windows."""
-        return Windows.of(self.values, context_length, self.horizon, device)
+    def windows(self, setting: "Setting", device: torch.device) -> Windows:
+        """Return its windows, with what the setting reads off the clock."""
+        features = setting.time_features.of(self.times)
+        known = np.ones(features.shape[1], dtype=bool)
+        options: dict[str, Any] = {"ahead": 0, "features": [features], "known": known}
+        return Windows.of_many([self.values], setting.context_length, self.horizon, device, **options)[0]
 
     @property
     def validation(self) -> np.ndarray:
@@ -134,6 +151,7 @@ class Setting:
     decomposition: int | None = None
     dropout: float = 0.1
     linear_skip: bool = True
+    calendar: str | None = None
     loss: str = "mae"
     max_epochs: int = 12
     steps_per_epoch: int | None = 150
@@ -142,6 +160,11 @@ class Setting:
     weight_decay: float = 0.01
     averaging: float = 0.99
     patience: int = 4
+
+    @property
+    def time_features(self) -> TimeFeatures:
+        """What is read off the clock: nothing, or the place in one cycle."""
+        return TimeFeatures(() if self.calendar is None else (self.calendar,))
 
     def network(self, task: Task) -> NetworkConfig:
         """Return the shape of the network for a task."""
@@ -163,6 +186,7 @@ class Setting:
             horizon=task.horizon,
             num_blocks=None,
             quantile_levels=(0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95),
+            known=(True,) * self.time_features.width,
             **{name: getattr(self, name) for name in fields},
         )
 
@@ -183,9 +207,10 @@ class Setting:
 
 
 class Fitted(NamedTuple):
-    """A network and what its training took."""
+    """A network, what it reads, and what its training took."""
 
     network: ForecastNetwork
+    windows: Windows
     validation: Score
     seconds: float
 
@@ -205,7 +230,7 @@ def fit(task: Task, setting: Setting, *, seed: int, device: torch.device) -> Fit
         callbacks=[BestWeights(setting.patience)],
     )
     seconds = time.perf_counter() - start
-    return Fitted(network, score(network, windows, task.validation), seconds)
+    return Fitted(network, windows, score(network, windows, task.validation), seconds)
 
 
 def fit_linear(task: Task, *, device: torch.device) -> Fitted:
@@ -216,7 +241,7 @@ def fit_linear(task: Task, *, device: torch.device) -> Fitted:
         if context_length >= task.borders[0] // 2:
             continue
         network, windows, _, _ = _start(task, Setting(context_length=context_length, layout="l"), 0, device)
-        found = Fitted(network, score(network, windows, task.validation), time.perf_counter() - start)
+        found = Fitted(network, windows, score(network, windows, task.validation), time.perf_counter() - start)
         if best is None or found.validation.mse < best.validation.mse:
             best = found
     if best is None:
@@ -226,7 +251,7 @@ def fit_linear(task: Task, *, device: torch.device) -> Fitted:
 
 def _start(task: Task, setting: Setting, seed: int, device: torch.device):
     """Return a network at its linear start, the windows, the training origins, and the generator."""
-    windows = task.windows(setting.context_length, device)
+    windows = task.windows(setting, device)
     origins = np.arange(setting.context_length, task.borders[0] - task.horizon + 1)
     generator = torch.Generator().manual_seed(seed)
     network = ForecastNetwork.create(setting.network(task), generator=generator, device=device)
@@ -241,7 +266,7 @@ def score(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> Sc
     total = np.zeros(2)
     for first in range(0, len(origins), BATCH):
         batch = windows.batch(origins[first : first + BATCH], len(windows.values))
-        forecast = network.quantiles(network(batch.context, batch.context_observed, carry=False)[0])
+        forecast = network.quantiles(network(**batch.inputs, carry=False)[0])
         error = (forecast[..., forecast.shape[-1] // 2] - batch.target).double()
         total += error.square().mean((1, 2)).sum().item(), error.abs().mean((1, 2)).sum().item()
     return Score(*(total / len(origins)))
@@ -357,8 +382,8 @@ def run_long_horizon(
     data, horizon
         The cell.
     protocol : {"96", "tuned", "default"}
-        A lookback of 96; one that is tuned, with what else `SEARCH` lists, on the validation part with the first
-        seed; or `XLSTMForecaster` with its default settings.
+        A lookback of 96 and the clock; a lookback that is tuned, with what else `SEARCH` lists, on the validation
+        part with the first seed; or `XLSTMForecaster` with its default settings.
     seeds : int
         Seeds 0, 1, ..., each with a row of its own.
     models : iterable of str
@@ -408,7 +433,7 @@ def run_long_horizon(
             row = _default_row(task, seed, device)
         else:
             if chosen is None:
-                chosen = Setting(**({"context_length": 96} if protocol == "96" else {}) | (changes or {}))
+                chosen = Setting(**(SHORT if protocol == "96" else {}) | (changes or {}))
                 if protocol == "tuned":
                     chosen, at_hand = search(task, chosen, seed=0, device=target, log=log, say=say)
             setting = chosen if model == "xlstm" else replace(chosen, layout="l" * len(chosen.layout))
@@ -484,12 +509,10 @@ def _naive_row(task: Task) -> dict[str, Any]:
 
 
 def _network_row(task: Task, fitted: Fitted) -> dict[str, Any]:
-    config = fitted.network.config
-    windows = task.windows(config.context_length, next(fitted.network.parameters()).device)
-    return _scores(fitted.validation, score(fitted.network, windows, task.test)) | {
+    return _scores(fitted.validation, score(fitted.network, fitted.windows, task.test)) | {
         "seconds": f"{fitted.seconds:.0f}",
         "parameters": sum(p.numel() for p in fitted.network.parameters()),
-        "configuration": json.dumps({"context_length": config.context_length}),
+        "configuration": json.dumps({"context_length": fitted.network.config.context_length}),
     }
 
 

@@ -1,12 +1,11 @@
 """What covariates say of the horizon: a shift of the forecast, and a factor on its width.
 
 A linear part, which the start of training sets by regression, works in units of the training series, so that an
-effect is the same in calm and in moving windows. What is not linear is a sum of a few learned functions of the
-covariates, each weighed by what the backbone made of the context, in units of the window. All start at zero: no
-shift, and a factor of 1.
+effect is the same in calm and in moving windows. A small network over the same covariates and the features of the
+backbone adds what is not linear, in units of the window. All start at zero: no shift, and a factor of 1.
 
-Dimensions: B batch, G groups of channels, D width, L horizon steps, C channels, E features of covariates, F of them
-known ahead, K functions.
+Dimensions: B batch, G groups of channels, D width of the backbone, U units, L horizon steps, C channels, E features of
+covariates, F of them known ahead.
 """
 
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 WIDEST = 3.0  # of the logarithm of the factor on the width
-FUNCTIONS = 32  # K
+UNITS = 16  # U; there is one per window, channel and step, so wide ones cost more than all the rest of the network
 
 
 class Effect(NamedTuple):
@@ -41,18 +40,18 @@ class CovariateEffect(nn.Module):
 
     def __init__(self, known: tuple[bool, ...], width: int, horizon: int, channels: int, groups: int):
         super().__init__()
-        self.channels = channels
+        self.channels, self.groups = channels, groups
         self.covariate_weight = nn.Parameter(torch.empty(horizon, channels, sum(known) + len(known)))
-        self.from_covariates = nn.Linear(sum(known) + len(known), FUNCTIONS)
-        self.head_weight = nn.Parameter(torch.empty(2 * channels // groups * FUNCTIONS, width))
-        self.head_bias = nn.Parameter(torch.empty(2 * channels // groups * FUNCTIONS))
+        self.from_covariates = nn.Linear(sum(known) + len(known), UNITS)
+        self.from_features = nn.Linear(width, UNITS, bias=False)
+        self.head_weight = nn.Parameter(torch.empty(2 * channels // groups, UNITS))
 
     def forward(self, covariates: Tensor, future: Tensor, features: Tensor) -> Effect:
         """Return the effect of covariates (B, T, E) and (B, L, F), beside the features (B, G, D) of the backbone."""
-        functions = nn.functional.gelu(self.from_covariates(horizon_features(covariates, future)))  # [B, L, K]
-        weights = nn.functional.linear(features, self.head_weight, self.head_bias)
-        weights = weights.reshape(len(weights), 2 * self.channels, FUNCTIONS)
-        raw = (functions @ weights.transpose(1, 2)).unflatten(-1, (self.channels, 2))  # [B, L, C, 2]
+        read = horizon_features(covariates, future)
+        hidden = self.from_covariates(read)[:, None] + self.from_features(features)[:, :, None]  # [B, G, L, U]
+        raw = nn.functional.linear(nn.functional.gelu(hidden), self.head_weight)
+        raw = raw.unflatten(-1, (self.channels // self.groups, 2)).transpose(1, 2).flatten(2, 3)  # [B, L, C, 2]
         return Effect(self.linear(covariates, future), raw[..., 0], WIDEST * torch.tanh(raw[..., 1] / WIDEST))
 
     def linear(self, covariates: Tensor, future: Tensor) -> Tensor:
