@@ -17,7 +17,7 @@ FOLDER = "xlstm_ts/kernels/native"
 
 
 class NativeKernelHook(BuildHookInterface):
-    """Compile cells.c into the wheel, and tag the wheel with the platform that it is for."""
+    """Compile the C files into the wheel, and tag the wheel with the platform that it is for."""
 
     PLUGIN_NAME = "custom"
 

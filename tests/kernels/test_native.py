@@ -140,9 +140,9 @@ def at_level(every_level, monkeypatch):
 
 
 def copy_sources(folder):
-    for path in loader.SOURCE.parent.glob("*.[ch]"):
+    for path in loader.SOURCES[0].parent.glob("*.[ch]"):
         shutil.copy(path, folder)
-    return folder / loader.SOURCE.name
+    return [folder / path.name for path in loader.SOURCES]
 
 
 def python(code, *, timeout=120, **environment):
@@ -440,7 +440,7 @@ else:
 
 
 def test_without_a_compiler_auto_falls_back_and_says_why(tmp_path):
-    if (loader.SOURCE.parent / loader.file_name()).exists():
+    if (loader.SOURCES[0].parent / loader.file_name()).exists():
         pytest.skip("the kernel is carried in the package")
 
     done = python(WITHOUT, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), LOCALAPPDATA=str(tmp_path))
@@ -450,10 +450,10 @@ def test_without_a_compiler_auto_falls_back_and_says_why(tmp_path):
 
 def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
     failing = tmp_path / "failing"
-    failing.write_text("#!/bin/sh\necho 'cells.c:1: error: no such thing' >&2\nexit 1\n")
+    failing.write_text("#!/bin/sh\necho 'slstm.c:1: error: no such thing' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
+    monkeypatch.setattr(loader, "SOURCES", copy_sources(tmp_path))
     monkeypatch.setenv("CC", str(failing))
 
     found = loader._find()
@@ -467,7 +467,7 @@ def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
 @needs_compiler
 def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
+    monkeypatch.setattr(loader, "SOURCES", copy_sources(tmp_path))
     (folder,) = loader._cache()
     folder.mkdir(parents=True)
     (folder / loader.file_name(loader.options(False))).write_bytes(b"not a library")
@@ -486,7 +486,7 @@ def test_a_broken_file_in_the_cache_is_replaced_and_then_found_without_a_compile
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
     (tmp_path / "xlstm_ts").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loader, "SOURCE", copy_sources(tmp_path))
+    monkeypatch.setattr(loader, "SOURCES", copy_sources(tmp_path))
 
     found = loader._find()
 

@@ -39,7 +39,7 @@ def default_chunk(width: int, value_width: int) -> int:
 
 
 class _MLSTMCall(Call):
-    """`struct mlstm` of cells.c."""
+    """`struct mlstm` of cells.h."""
 
     _fields_ = (
         *integers("batch", "steps", "heads", "width", "value_width", "chunk"),

@@ -14,7 +14,7 @@ from xlstm_ts.kernels.native import call as native
 from xlstm_ts.kernels.native.call import Call, execute, integers, pointers
 from xlstm_ts.kernels.native.products import multiply, weight_gradient
 
-GATE_ROWS = 128  # as in cells.c
+GATE_ROWS = 128  # as in cells.h
 FEED_FORWARD_SLAB = 1024  # rows whose gradients of the weights are summed by themselves
 WHOLE = 16  # numbers of the longest vector
 
@@ -89,7 +89,7 @@ def read_last(q: Tensor, keys: Tensor, values: Tensor, gates: Tensor, forget_gat
 
 
 class _Linear(Call):
-    """`struct linear` of cells.c."""
+    """`struct linear` of cells.h."""
 
     _fields_ = (
         *integers("rows", "groups", "inner", "columns", "is_double", "add", "level", "threads"),
@@ -100,7 +100,7 @@ class _Linear(Call):
 
 
 class _LinearWeight(Call):
-    """`struct linear_weight` of cells.c."""
+    """`struct linear_weight` of cells.h."""
 
     _fields_ = (
         *integers("rows", "groups", "left_width", "right_width", "slabs", "is_double", "sum_right", "level", "threads"),
@@ -111,7 +111,7 @@ class _LinearWeight(Call):
 
 
 class _Conv(Call):
-    """`struct conv` of cells.c."""
+    """`struct conv` of cells.h."""
 
     _fields_ = (
         *integers("batch", "steps", "width", "size", "is_double", "level", "threads"),
@@ -122,7 +122,7 @@ class _Conv(Call):
 
 
 class _Gelu(Call):
-    """`struct gelu_gate` of cells.c."""
+    """`struct gelu_gate` of cells.h."""
 
     _fields_ = (
         *integers("rows", "width", "is_double", "level", "threads"),
@@ -131,7 +131,7 @@ class _Gelu(Call):
 
 
 class _FeedForwardCall(Call):
-    """`struct feed_forward` of cells.c."""
+    """`struct feed_forward` of cells.h."""
 
     _fields_ = (
         *integers("rows", "width", "inner", "slabs", "is_double", "level", "threads"),
@@ -143,7 +143,7 @@ class _FeedForwardCall(Call):
 
 
 class _Norm(Call):
-    """`struct norm_gate` of cells.c."""
+    """`struct norm_gate` of cells.h."""
 
     _fields_ = (
         *integers("rows", "heads", "width", "is_double", "level", "threads"),
@@ -155,7 +155,7 @@ class _Norm(Call):
 
 
 class _ReadLast(Call):
-    """`struct read_last` of cells.c."""
+    """`struct read_last` of cells.h."""
 
     _fields_ = (
         *integers("batch", "steps", "heads", "width", "value_width"),

@@ -63,7 +63,7 @@ def _wanted(inputs: tuple[Tensor | None, ...]) -> bool:
 
 
 class _SLSTMCall(Call):
-    """`struct slstm` of cells.c."""
+    """`struct slstm` of cells.h."""
 
     _fields_ = (
         *integers("batch", "steps", "heads", "width", "tile"),

@@ -1,4 +1,4 @@
-"""What the native backends share: finding out whether they can run, threads, and filling in the structs of cells.c.
+"""What the native backends share: finding out whether they can run, threads, and filling in the structs of cells.h.
 
 The threads of a kernel are those that torch already has, so that the two never compete; in a forked child, where
 OpenMP may wait for threads that the fork did not copy, it is one. While a kernel runs, Python is free for others.
@@ -20,7 +20,7 @@ _forked = False
 
 
 class Call(ctypes.Structure):
-    """A struct of cells.c: the arguments of one call. All have the fields is_double, level, threads and parallel."""
+    """A struct of cells.h: the arguments of one call. All have the fields is_double, level, threads and parallel."""
 
     def point(self, **tensors: Tensor | None) -> None:
         """Set pointers to the data of tensors, which live on with the call."""

@@ -18,21 +18,23 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cells.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("parts.c", "slstm.c", "mlstm.c")]  # the longest first
 # No -ffast-math: it breaks the rounding inside exp, and the handling of -inf.
 FLAGS = [
-    *("-std=gnu11", "-O2", "-ftree-vectorize", "-fPIC", "-shared", "-fvisibility=hidden"),
+    *("-std=gnu11", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fno-tree-slp-vectorize", "-fno-gcse", "-fno-tree-vrp", "-fno-ipa-cp"),  # they take time and gain nothing here
 ]
 COMPILERS = ("cc", "gcc", "clang")
 PARTS = [
     *("linear", "linear_weight", "conv", "conv_back", "gelu_gate", "norm_gate", "norm_gate_back"),
     *("feed_forward", "feed_forward_back", "read_last"),
 ]
-TIME_LIMIT = 120  # seconds; a build takes about one
+TIME_LIMIT = 120  # seconds; a build at first use takes less than one
 
 _found: dict[bool, ctypes.CDLL | str] = {}
 _lock = threading.Lock()
@@ -54,7 +56,7 @@ def library(double: bool = False) -> ctypes.CDLL | str:
 def file_name(chosen: Sequence[str] = ()) -> str:
     """Return the name of the library that these sources and options make on this kind of machine."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCE.parent.glob("*.[ch]")):
+    for path in sorted(SOURCES[0].parent.glob("*.[ch]")):
         digest.update(path.read_bytes())
     digest.update(" ".join([*FLAGS, *chosen, sys.platform, platform.machine()]).encode())
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -75,7 +77,7 @@ def options(double: bool) -> list[str]:
 
 
 def build(target: Path, chosen: Sequence[str] = ()) -> None:
-    """Compile the sources to `target`, which appears complete or not at all.
+    """Compile the sources side by side and link them to `target`, which appears complete or not at all.
 
     Raises
     ------
@@ -84,25 +86,27 @@ def build(target: Path, chosen: Sequence[str] = ()) -> None:
     OSError
         `target` cannot be written.
     """
-    compiler = _compiler()
-    handle, draft = tempfile.mkstemp(prefix="cells-", suffix=".tmp", dir=target.parent)
-    os.close(handle)
+    compiler = [*_compiler(), *FLAGS, *chosen]
+    with tempfile.TemporaryDirectory(prefix="cells-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+        objects = [str(Path(folder, f"{source.stem}.o")) for source in SOURCES]
+        commands = [["-c", str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)]
+        with ThreadPoolExecutor(len(commands)) as pool:
+            list(pool.map(lambda command: _run([*compiler, *command]), commands))
+        _run([*compiler, "-shared", *objects, "-o", str(Path(folder, target.name)), "-lm"])
+        os.replace(Path(folder, target.name), target)
+
+
+def _run(command: list[str]) -> None:
     try:
-        command = [*compiler, *FLAGS, *chosen, str(SOURCE), "-o", draft, "-lm"]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise BuildFailedError(f"could not be built: {compiler[0]} did not run ({error})") from error
-        if done.returncode:
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            said = next((line for line in lines if "error" in line.lower()), "it gave no message")
-            raise BuildFailedError(f"could not be built: {compiler[0]} failed ({said[:200]})")
-        os.replace(draft, target)
-    finally:
-        with suppress(OSError):
-            os.unlink(draft)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailedError(f"could not be built: {command[0]} did not run ({error})") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = next((line for line in lines if "error" in line.lower()), "it gave no message")
+        raise BuildFailedError(f"could not be built: {command[0]} failed ({said[:200]})")
 
 
 def _find(double: bool = False) -> ctypes.CDLL | str:
@@ -112,7 +116,7 @@ def _find(double: bool = False) -> ctypes.CDLL | str:
     except OSError as error:
         return f"cannot read its source ({error})"
     cache = _cache()
-    for path in [SOURCE.parent / carried, *(folder / name for folder in cache)]:
+    for path in [SOURCES[0].parent / carried, *(folder / name for folder in cache)]:
         with suppress(OSError, AttributeError):  # absent, unreadable or made for another system: build it
             return _load(path)
     try:

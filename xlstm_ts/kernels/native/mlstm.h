@@ -378,3 +378,5 @@ static TARGET int NAME(mlstm_backward)(const void *call, integer item) {
     release(memory);
     return 0;
 }
+
+#include "readout.h"

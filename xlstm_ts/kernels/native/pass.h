@@ -1,9 +1,6 @@
-/* One pass over the cells, for REAL, TYPE, ISA, VECTOR and TARGET as cells.c has set them. */
+/* The file PASS once, for REAL, TYPE, ISA, VECTOR and TARGET as cells.h has set them. */
 #include "matrix.h"
-#include "slstm.h"
-#include "mlstm.h"
-#include "parts.h"
-#include "readout.h"
+#include PASS
 
 #undef VEC
 #undef LANES

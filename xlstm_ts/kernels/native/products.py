@@ -11,7 +11,7 @@ SLAB_ROWS = 2048  # the gradient of a weight is summed over so many rows by itse
 
 
 class _Linear(Call):
-    """`struct linear` of cells.c."""
+    """`struct linear` of cells.h."""
 
     _fields_ = (
         *integers("rows", "groups", "inner", "columns", "is_double", "add", "level", "threads"),
@@ -22,7 +22,7 @@ class _Linear(Call):
 
 
 class _LinearWeight(Call):
-    """`struct linear_weight` of cells.c."""
+    """`struct linear_weight` of cells.h."""
 
     _fields_ = (
         *integers("rows", "groups", "left_width", "right_width", "slabs", "is_double", "sum_right", "level", "threads"),

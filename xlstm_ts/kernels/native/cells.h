@@ -1,9 +1,10 @@
 /* The cells on a CPU, forward and backward: plain C, called through ctypes, knows neither torch nor Python.
  *
- * slstm.h and mlstm.h hold the cells; they are compiled once per instruction set and number type, and the best is picked
- * at run time. A cell cuts its work into pieces that need nothing of each other, so that threads meet once per call, and
- * a row's result does not depend on its neighbours. Exponents are added up in double, as docs/kernels.md ("Precision")
- * asks; only their differences are exponentiated in float.
+ * What slstm.c, mlstm.c and parts.c share: three files, for three compilers to work on at once. Each names its header in
+ * PASS, which is compiled once per instruction set and number type; the best is picked at run time. A cell cuts its work
+ * into pieces that need nothing of each other, so that threads meet once per call, and a row's result does not depend on
+ * its neighbours. Exponents are added up in double, as docs/kernels.md ("Precision") asks; only their differences are
+ * exponentiated in float.
  *
  * Letters: B batch, T steps, H heads, K head or key width, V value width.
  */
@@ -248,35 +249,9 @@ INLINE integer chunk_steps(const struct slstm *s) {
 #endif
 #endif
 
-/* The level of this processor; -1 if the library holds another one only. */
-EXPORT integer xlstm_level(void) {
-    integer level = 0;
-#if HAS(1) || HAS(2)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        level = 1;
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-            level = 2;
-    }
-#endif
-    return HAS(level) ? level : -1;
-}
-
 INLINE integer lanes(integer level, integer is_double) {
     integer bytes = level == 0 ? 16 : level == 1 || is_double ? 32 : 64;
     return bytes / (is_double ? 8 : 4);
-}
-
-/* How many numbers the forward keeps for the backward. */
-EXPORT integer xlstm_slstm_saved(const struct slstm *s) {
-    integer most = chunk_steps(s), chunks = (s->steps + most - 1) / most;
-    return s->batch * s->heads * (s->steps * KEPT + chunks * 2) * round_up(s->width, lanes(s->level, s->is_double));
-}
-
-EXPORT integer xlstm_mlstm_saved(const struct mlstm *s) {
-    integer vector = lanes(s->level, s->is_double), chunks = (s->steps + s->chunk - 1) / s->chunk;
-    return s->batch * s->heads * chunks * (s->width * round_up(s->value_width, vector) + round_up(s->width, vector));
 }
 
 static void work(void *data) {
@@ -318,103 +293,3 @@ static int run_all(struct job *job, region parallel, integer threads) {
 #else
 #define PICK(name, s) SINGLE(name, s)
 #endif
-
-/* All return 0, or 1 when there was no memory. */
-EXPORT int xlstm_slstm_forward(const struct slstm *call) {
-    struct slstm copy = *call, *s = &copy;
-    if (s->inner) {
-        integer padded = round_up(s->width, lanes(s->level, s->is_double));
-        s->packed = reserve(4 * s->heads * s->inner * padded * (s->is_double ? 8 : 4));
-        if (!s->packed) return 1;
-        PICK(slstm_pack, s)(s);
-    }
-    struct job job = {s, PICK(slstm_forward, s), (s->batch + s->tile - 1) / s->tile * s->heads, 0, 0};
-    int failed = run_all(&job, s->parallel, s->threads);
-    if (s->inner) release(s->packed);
-    return failed;
-}
-
-EXPORT int xlstm_slstm_backward(const struct slstm *s) {
-    struct job job = {s, PICK(slstm_backward, s), (s->batch + s->tile - 1) / s->tile * s->heads, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_mlstm_forward(const struct mlstm *s) {
-    struct job job = {s, PICK(mlstm_forward, s), s->batch * s->heads, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_mlstm_backward(const struct mlstm *s) {
-    struct job job = {s, PICK(mlstm_backward, s), s->batch * s->heads, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_linear(const struct linear *call) {
-    struct linear s = *call;
-    integer bytes = s.is_double ? 8 : 4, padded = round_up(s.columns, lanes(s.level, s.is_double));
-    s.packed = reserve(s.groups * (s.inner + 1) * padded * bytes);
-    if (!s.packed) return 1;
-    const struct linear *p = &s;
-    PICK(pack, p)(p);
-    struct job job = {p, PICK(linear, p), (s.rows + LINEAR_ROWS - 1) / LINEAR_ROWS * s.groups, 0, 0};
-    int failed = run_all(&job, s.parallel, s.threads);
-    release(s.packed);
-    return failed;
-}
-
-EXPORT int xlstm_linear_weight(const struct linear_weight *s) {
-    struct job job = {s, PICK(linear_weight, s), s->slabs * s->groups, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_conv(const struct conv *s) {
-    struct job job = {s, PICK(conv, s), s->batch, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_conv_back(const struct conv *s) {
-    struct job job = {s, PICK(conv_back, s), s->batch, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_gelu_gate(const struct gelu_gate *s) {
-    struct job job = {s, PICK(gelu_gate, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_norm_gate(const struct norm_gate *s) {
-    struct job job = {s, PICK(norm_gate, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_norm_gate_back(const struct norm_gate *s) {
-    struct job job = {s, PICK(norm_gate_back, s), (s->rows + GATE_ROWS - 1) / GATE_ROWS, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-EXPORT int xlstm_read_last(const struct read_last *s) {
-    struct job job = {s, PICK(read_last, s), s->batch, 0, 0};
-    return run_all(&job, s->parallel, s->threads);
-}
-
-static int feed_forward(const struct feed_forward *call, int backward) {
-    struct feed_forward copy = *call, *s = &copy;
-    s->packed = reserve(3 * s->width * s->inner * (s->is_double ? 8 : 4));
-    if (!s->packed) return 1;
-    int failed;
-    if (backward) {
-        PICK(feed_forward_pack_back, s)(s);
-        struct job job = {s, PICK(feed_forward_back, s), s->slabs, 0, 0};
-        failed = run_all(&job, s->parallel, s->threads);
-    } else {
-        PICK(feed_forward_pack, s)(s);
-        struct job job = {s, PICK(feed_forward, s), (s->rows + LINEAR_ROWS - 1) / LINEAR_ROWS, 0, 0};
-        failed = run_all(&job, s->parallel, s->threads);
-    }
-    release(s->packed);
-    return failed;
-}
-
-EXPORT int xlstm_feed_forward(const struct feed_forward *s) { return feed_forward(s, 0); }
-
-EXPORT int xlstm_feed_forward_back(const struct feed_forward *s) { return feed_forward(s, 1); }
