@@ -424,6 +424,38 @@ def test_only_matrices_of_projections_decay():
     assert not [name for name in decayed if "bias" in name or "norm" in name]
 
 
+def test_a_training_takes_the_steps_of_adamw_as_its_paper_writes_them(monkeypatch):
+    """Loshchilov and Hutter 2019, algorithm 2: in float64, from the gradients that the training itself met."""
+    config = replace(TRAINING, weight_decay=0.3)
+    network = make_network(layout="sm")
+    taken = []
+    real = loop.step
+
+    def recorded(*arguments):
+        loss = real(*arguments)
+        taken.append({name: (p.grad.double(), p.detach().double()) for name, p in network.named_parameters()})
+        return loss
+
+    monkeypatch.setattr(loop, "step", recorded)
+    weight = {name: p.detach().double() for name, p in network.named_parameters()}
+    first, second = (dict.fromkeys(weight, 0.0) for _ in range(2))
+
+    run_training(network, config)
+
+    total = config.max_epochs * config.steps_per_epoch
+    assert len(taken) == total
+    for number, step_taken in enumerate(taken, start=1):
+        for name, (gradient, got) in step_taken.items():
+            linear = name == "skip_weight"
+            decays = name.endswith("weight") and gradient.dim() > 1 and not linear
+            rate = config.learning_rate * rate_at(number - 1, total) * (LINEAR_RATE if linear else 1)
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            moved = (first[name] / (1 - 0.9**number)) / ((second[name] / (1 - 0.999**number)).sqrt() + 1e-8)
+            weight[name] = weight[name] - rate * (moved + (config.weight_decay if decays else 0) * weight[name])
+            torch.testing.assert_close(got, weight[name], rtol=1e-5, atol=1e-6, msg=f"{name}, step {number}")
+
+
 @pytest.mark.parametrize(("clip", "expected"), [(1e-3, 1e-3), (1e6, None)], ids=["clipped", "left as it is"])
 def test_gradients_are_clipped_to_their_norm(clip, expected):
     network, windows = make_network(), sine_windows()
