@@ -22,6 +22,7 @@ ORDER = [
     "memory",
     # tensors in, tensors out
     "kernels.states",
+    "kernels.arguments",
     "kernels.dispatch",  # names the backends as strings, imports none
     "kernels.native",
     "kernels.gpu",

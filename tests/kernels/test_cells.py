@@ -333,6 +333,17 @@ def test_wrong_arguments_get_an_error_that_names_them():
         slstm(gates, weights, SLSTMState.empty(3, 2, 5, dtype=torch.float64)._replace(h=torch.zeros(2, 2, 5)))
     with pytest.raises(ParameterError, match="forget_gate='tanh'"):
         slstm(gates, weights, forget_gate="tanh")
+    with pytest.raises(ShapeError, match=r"gates has shape \(2, 3, 3, 2, 5\); expected \(B, T, 4, H, K\)"):
+        slstm(gates[:, :, :3], weights)
+    for empty in (gates[:0], gates[:, :0], gates[:, :, :, :0], gates[..., :0]):
+        with pytest.raises(ShapeError, match=r"expected \(B, T, 4, H, K\), every letter 1 or above"):
+            slstm(empty, weights)
+    with pytest.raises(ShapeError, match=r"recurrent_weights has shape \(4, 1, 5, 5\); expected \(4, 2, 5, 5\)"):
+        slstm(gates, weights[:, :1])
+    with pytest.raises(ShapeError, match=r"recurrent_weights is torch.float64 on meta, the first input .* on cpu"):
+        slstm(gates, weights.to("meta"))
+    with pytest.raises(ParameterError, match=r"kernels.slstm: state is of type tuple; expected an SLSTMState"):
+        slstm(gates, weights, tuple(torch.zeros(4, 2, 2, 5)))
     q = normal(2, 3, 2, 5)
     with pytest.raises(ShapeError, match=r"i has shape \(2, 3, 2, 5\); expected \(2, 3, 2\)"):
         mlstm(q, q, q, q, q)
@@ -340,3 +351,13 @@ def test_wrong_arguments_get_an_error_that_names_them():
         mlstm(q, q, q, q[..., 0], q[..., 0], chunk=0)
     with pytest.raises(ShapeError, match=r"torch\.int64"):
         mlstm(q.long(), q, q, q[..., 0], q[..., 0])
+    with pytest.raises(ShapeError, match=r"k has shape \(2, 3, 1, 5\); expected \(2, 3, 2, 5\)"):
+        mlstm(q, q[:, :, :1], q, q[..., 0], q[..., 0])
+    with pytest.raises(
+        ShapeError, match=r"v has shape \(2, 3, 2, 0\); expected \(B, T, H, V\), every letter 1 or above"
+    ):
+        mlstm(q, q, q[..., :0], q[..., 0], q[..., 0])
+    with pytest.raises(ParameterError, match=r"chunk=1\.5; expected a whole number"):
+        mlstm(q, q, q, q[..., 0], q[..., 0], chunk=1.5)
+    with pytest.raises(ParameterError, match="state is of type SLSTMState; expected an MLSTMState"):
+        mlstm(q, q, q, q[..., 0], q[..., 0], SLSTMState.empty(2, 2, 5))

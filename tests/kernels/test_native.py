@@ -409,6 +409,19 @@ def test_a_layer_says_what_is_wrong_with_its_inputs_state_and_options():
         layers.slstm_layer(inputs[0][:3], *inputs[1:6])
     with pytest.raises(ShapeError, match=r"weight_if has shape \(2, 5, 10\); expected \(2, 4, 10\)"):
         layers.slstm_layer(inputs[0][..., :8], inputs[1][..., :8], *inputs[2:6])
+    for at, wrong, message in [
+        (1, inputs[1][0], r"x has shape \(8, 10\); expected \(B, T, D\)"),
+        (4, inputs[4][:3], r"bias has shape \(3, 2, 5\); expected \(4, H, K\)"),
+        (4, inputs[4].flatten(), r"bias has shape \(40,\); expected \(4, H, K\)"),
+        (5, inputs[5][:, :1], r"recurrent_weights has shape \(4, 1, 5, 5\); expected \(4, 2, 5, 5\)"),
+        (2, inputs[2].double(), "weight_if is torch.float64 on cpu, x torch.float32 on cpu. Bring them together"),
+        (3, inputs[3].to("meta"), "weight_zo is torch.float32 on meta, x torch.float32 on cpu"),
+        (1, inputs[1].long(), "x is torch.int64; expected a floating-point tensor"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            layers.slstm_layer(*inputs[:at], wrong, *inputs[at + 1 : 6])
+    with pytest.raises(ParameterError, match="state is of type tuple; expected an SLSTMState"):
+        layers.slstm_layer(*inputs[:6], tuple(inputs[6:]))
     with pytest.raises(ParameterError, match="forget_gate='open' is unknown"):
         layers.slstm_layer(*inputs[:6], forget_gate="open")
     with pytest.raises(BackendError, match='backend="fast" is unknown'):

@@ -6,7 +6,7 @@ from helpers import normal, relative_rms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlstm_ts.errors import ShapeError
+from xlstm_ts.errors import ParameterError, ShapeError
 from xlstm_ts.kernels import MLSTMState, linear_scan, mlstm, mlstm_states
 from xlstm_ts.kernels._mlstm import reference
 
@@ -184,3 +184,17 @@ def test_wrong_arguments_get_an_error_that_names_them():
         linear_scan(decay.double(), update)
     with pytest.raises(ShapeError, match=r"update is torch.int64"):
         linear_scan(decay.long(), update.long())
+
+
+def test_what_no_mlstm_is_given_is_refused_for_its_states_too():
+    k, gate, state = torch.ones(2, 3, 2, 5), torch.ones(2, 3, 2), MLSTMState.empty(2, 2, 5, 5)
+    with pytest.raises(ParameterError, match=r"kernels\.mlstm_states: forget_gate='tanh' is unknown"):
+        mlstm_states(k, k, gate, gate, state, forget_gate="tanh")
+    with pytest.raises(ShapeError, match=r"i has shape \(2, 3, 1\); expected \(2, 3, 2\)"):
+        mlstm_states(k, k, gate[..., :1], gate, state)
+    with pytest.raises(ShapeError, match=r"v has shape \(2, 3, 1, 5\); expected \(2, 3, 2, 5\)"):
+        mlstm_states(k, k[:, :, :1], gate, gate, state)
+    with pytest.raises(ShapeError, match=r"state\.c is .* expected floating point, \(2, 2, 5, 5\)"):
+        mlstm_states(k, k, gate, gate, MLSTMState.empty(1, 2, 5, 5))
+    with pytest.raises(ParameterError, match="state is of type tuple; expected an MLSTMState"):
+        mlstm_states(k, k, gate, gate, tuple(state))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import generator, normal
+from helpers import generator, normal, relative_rms
 
 from xlstm_ts.errors import ParameterError, ShapeError
 from xlstm_ts.kernels import mlstm, slstm
@@ -183,15 +183,43 @@ def test_an_input_of_the_wrong_shape_is_named_with_the_shape_expected(layer_clas
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("change", [{"dtype": torch.float64}, {"dtype": torch.int64}, {"device": "meta"}], ids=str)
+@pytest.mark.parametrize("steps", [1, 40], ids="{} steps".format)
+def test_an_input_of_another_dtype_or_device_is_named_with_the_remedy(layer_class, change, steps):
+    layer = make_layer(layer_class).float()
+    x = torch.zeros(B, steps, D, dtype=torch.float32).to(**change)
+
+    with pytest.raises(ShapeError) as raised:
+        layer(x)
+
+    assert str(raised.value) == (
+        f"{layer_class.__name__}: input is {x.dtype} on {x.device}, the weights torch.float32 on cpu. "
+        "Bring them together with .to()."
+    )
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_under_autocast_an_input_may_be_of_the_short_dtype(layer_class):
+    layer, x = make_layer(layer_class).float(), normal(B, T, D).float()
+    with torch.no_grad():
+        expected, _ = layer(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got, _ = layer(x.bfloat16())
+
+    assert relative_rms(got, expected) < 0.1  # bfloat16 has numbers every 2^-7, and a read is a quotient of sums
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
 @pytest.mark.parametrize(
     ("sizes", "width", "heads"),
     [
         ((D, 9, 2), 9, 2),
         ((D, 8, 0), 8, 0),
         ((D, 0, 2), 0, 2),
+        ((D, 8, 2.0), 8, 2.0),
         ((7, 8, 2, "headwise"), 7, 2),
     ],
-    ids=["hidden size not divisible", "no heads", "no width", "input not divisible"],
+    ids=["hidden size not divisible", "no heads", "no width", "heads not whole", "input not divisible"],
 )
 def test_widths_that_heads_cannot_share_are_refused_by_name(layer_class, sizes, width, heads):
     projection = sizes[3] if len(sizes) > 3 else "dense"

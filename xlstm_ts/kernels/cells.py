@@ -3,16 +3,23 @@
 Dimensions: B batch, T steps, H heads, K key (head) width, V value width.
 """
 
+from numbers import Integral
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from xlstm_ts.errors import ParameterError, ShapeError
+from xlstm_ts.errors import ParameterError
+from xlstm_ts.kernels.arguments import (
+    check_forget_gate,
+    check_like,
+    check_mlstm,
+    check_mlstm_state,
+    check_rank,
+    slstm_state,
+)
 from xlstm_ts.kernels.dispatch import load, resolve
 from xlstm_ts.kernels.states import MLSTMState, SLSTMState, compute_dtype, stabiliser_dtype
-
-FORGET_GATES = ("sigmoid", "exp")
 
 
 def slstm(
@@ -55,19 +62,14 @@ def slstm(
     ShapeError
         A tensor has a wrong shape, dtype or device.
     ParameterError
-        `forget_gate` is unknown.
+        `forget_gate` is unknown, or `state` is not an SLSTMState.
     BackendError
         The requested backend cannot run here; the message names the reason.
     """
     check_forget_gate("slstm", forget_gate)
-    _check_rank("slstm", "gates", gates, "(B, T, 4, H, K)", 5)
-    batch, steps, four, heads, width = gates.shape
-    if four != 4 or steps == 0 or batch == 0:
-        raise ShapeError(
-            f"kernels.slstm: gates has shape {tuple(gates.shape)}; expected (B, T, 4, H, K) with B, T >= 1 "
-            "and the four gates i, f, z, o on the third axis."
-        )
-    _check_like("slstm", "recurrent_weights", recurrent_weights, gates, (4, heads, width, width))
+    check_rank("slstm", "gates", gates, "(B, T, 4, H, K)", (None, None, 4, None, None))
+    heads, width = gates.shape[3:]
+    check_like("slstm", "recurrent_weights", recurrent_weights, gates, (4, heads, width, width))
     state = slstm_state(state, gates, heads, width)
     name, _ = resolve("slstm", (gates, recurrent_weights), backend)
     cell = load("slstm", name)
@@ -124,30 +126,20 @@ def mlstm(
     ShapeError
         A tensor has a wrong shape, dtype or device.
     ParameterError
-        `forget_gate` is unknown, or `chunk` is not positive.
+        `forget_gate` is unknown, `chunk` is not a positive number of steps, or `state` is not an MLSTMState.
     BackendError
         The requested backend cannot run here; the message names the reason.
     """
     check_forget_gate("mlstm", forget_gate)
-    if chunk is not None and chunk < 1:
-        raise ParameterError(f"kernels.mlstm: chunk={chunk}; expected a positive number of steps, or None.")
-    _check_rank("mlstm", "q", q, "(B, T, H, K)", 4)
-    _check_rank("mlstm", "v", v, "(B, T, H, V)", 4)
-    batch, steps, heads, width = q.shape
-    if steps == 0 or batch == 0:
-        raise ShapeError(f"kernels.mlstm: q has shape {tuple(q.shape)}; expected (B, T, H, K) with B, T >= 1.")
-    value_width = v.shape[-1]
-    _check_like("mlstm", "k", k, q, (batch, steps, heads, width))
-    _check_like("mlstm", "v", v, q, (batch, steps, heads, value_width))
-    _check_like("mlstm", "i", i, q, (batch, steps, heads))
-    _check_like("mlstm", "f", f, q, (batch, steps, heads))
+    if chunk is not None and (not isinstance(chunk, Integral) or chunk < 1):
+        raise ParameterError(f"kernels.mlstm: chunk={chunk!r}; expected a whole number of steps, 1 or above, or None.")
+    check_mlstm("mlstm", {"q": q, "k": k}, v, i, f)
+    batch, _, heads, width = q.shape
     dtype = compute_dtype(q.dtype)
     if state is None:
-        state = MLSTMState.empty(batch, heads, width, value_width, dtype=dtype, device=q.device)
+        state = MLSTMState.empty(batch, heads, width, v.shape[-1], dtype=dtype, device=q.device)
     else:
-        shapes = ((batch, heads, width, value_width), (batch, heads, width), (batch, heads))
-        for name, part, shape in zip(state._fields, state, shapes, strict=True):
-            _check_state("mlstm", name, part, q, shape)
+        check_mlstm_state("mlstm", state, q, v.shape[-1])
         m = state.m.detach().to(stabiliser_dtype(q.device))
         state = MLSTMState(state.c.to(dtype), state.n.to(dtype), m)
     name, _ = resolve("mlstm", (q, k, v, i, f), backend)
@@ -158,49 +150,7 @@ def mlstm(
     return h.to(q.dtype), state
 
 
-def slstm_state(state: SLSTMState | None, like: Tensor, heads: int, width: int) -> SLSTMState:
-    """Return the state to start from, checked and in the dtypes of the computation; `like` is an input (B, ...)."""
-    batch, dtype = like.shape[0], compute_dtype(like.dtype)
-    if state is None:
-        return SLSTMState.empty(batch, heads, width, dtype=dtype, device=like.device)
-    for name, part in zip(state._fields, state, strict=True):
-        _check_state("slstm", name, part, like, (batch, heads, width))
-    h, c, n = (part.to(dtype) for part in state[:3])
-    return SLSTMState(h, c, n, state.m.detach().to(stabiliser_dtype(like.device)))
-
-
 def _input_dtype(cell: ModuleType, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which a backend takes inputs of `dtype`: it may read bfloat16 as it is."""
     reads_it = dtype == torch.bfloat16 and getattr(cell, "READS_BFLOAT16", False)
     return dtype if reads_it else compute_dtype(dtype)
-
-
-def check_forget_gate(cell: str, forget_gate: str) -> None:
-    """Raise unless the forget gate is known."""
-    if forget_gate not in FORGET_GATES:
-        raise ParameterError(f'kernels.{cell}: forget_gate={forget_gate!r} is unknown; expected "sigmoid" or "exp".')
-
-
-def _check_rank(cell: str, name: str, tensor: Tensor, expected: str, rank: int) -> None:
-    if tensor.dim() != rank:
-        raise ShapeError(f"kernels.{cell}: {name} has shape {tuple(tensor.shape)}; expected {expected}.")
-    if not tensor.is_floating_point():
-        raise ShapeError(f"kernels.{cell}: {name} is {tensor.dtype}; expected a floating-point tensor.")
-
-
-def _check_like(cell: str, name: str, tensor: Tensor, like: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ShapeError(f"kernels.{cell}: {name} has shape {tuple(tensor.shape)}; expected {shape}.")
-    if tensor.device != like.device or tensor.dtype != like.dtype:
-        raise ShapeError(
-            f"kernels.{cell}: {name} is {tensor.dtype} on {tensor.device}, the first input {like.dtype} on "
-            f"{like.device}. Bring them together with .to()."
-        )
-
-
-def _check_state(cell: str, name: str, part: Tensor, like: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(part.shape) != shape or part.device != like.device or not part.is_floating_point():
-        raise ShapeError(
-            f"kernels.{cell}: state.{name} is {part.dtype} of shape {tuple(part.shape)} on {part.device}; "
-            f"expected floating point, {shape}, on {like.device}."
-        )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from xlstm_ts.errors import ShapeError
-from xlstm_ts.kernels.cells import check_forget_gate, slstm, slstm_state
+from xlstm_ts.kernels.arguments import check_forget_gate, check_kind, check_rank, is_autocasting, slstm_state
+from xlstm_ts.kernels.cells import slstm
 from xlstm_ts.kernels.dispatch import load, resolve
 from xlstm_ts.kernels.parts import FEW_ROWS, project
 from xlstm_ts.kernels.states import SLSTMState
@@ -51,41 +52,41 @@ def slstm_layer(
     Raises
     ------
     ShapeError
-        Shapes do not fit together.
+        Shapes, dtypes or devices do not fit together; dtypes may differ under autocast.
     ParameterError, BackendError
         As `xlstm_ts.kernels.slstm`.
     """
-    _check_shapes(gate_input, x, weight_if, weight_zo, bias, recurrent_weights)
+    _check(gate_input, x, weight_if, weight_zo, bias, recurrent_weights)
     tensors = (gate_input, x, weight_if, weight_zo, bias, recurrent_weights)
     check_forget_gate("slstm", forget_gate)
     # A step or a few are better projected for all rows at once; autocasting is left to torch.
     many = x.shape[1] >= FEW_STEPS and x.numel() >= FEW_ROWS * x.shape[-1]
-    if many and _of_one_kind(tensors) and not torch.is_autocast_enabled(x.device.type):
+    if many and x.dtype in (torch.float32, torch.float64) and not is_autocasting(x):
         cell = load("slstm", resolve("slstm", tensors, backend)[0])
         if hasattr(cell, "run_layer"):
             return cell.run_layer(*tensors, slstm_state(state, x, *bias.shape[1:]), forget_gate)
-    gates = _gates(gate_input, x, weight_if, weight_zo, bias)
+    # Under autocast the projections may be short; the recurrence is not.
+    gates = _gates(gate_input, x, weight_if, weight_zo, bias).to(recurrent_weights.dtype)
     return slstm(gates, recurrent_weights, state, forget_gate=forget_gate, backend=backend)
 
 
-def _check_shapes(gate_input, x, weight_if, weight_zo, bias, recurrent_weights) -> None:
+def _check(gate_input, x, weight_if, weight_zo, bias, recurrent_weights) -> None:
+    check_rank("slstm_layer", "x", x, "(B, T, D)", (None,) * 3)
+    check_rank("slstm_layer", "bias", bias, "(4, H, K)", (4, None, None))
     _, heads, width = bias.shape
-    inputs = x.shape[-1]
+    inputs, casting = x.shape[-1], is_autocasting(x)
     dense, headwise = (2 * heads * width, inputs), (heads, inputs // heads, 2 * width)
     expected = {
         "gate_input": (gate_input, tuple(x.shape)),
         "weight_if": (weight_if, dense if weight_if.dim() == 2 else headwise),
         "weight_zo": (weight_zo, tuple(weight_if.shape)),
+        "bias": (bias, (4, heads, width)),
         "recurrent_weights": (recurrent_weights, (4, heads, width, width)),
     }
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ShapeError(f"kernels.slstm_layer: {name} has shape {tuple(tensor.shape)}; expected {shape}.")
-
-
-def _of_one_kind(tensors: tuple[Tensor, ...]) -> bool:
-    dtype = tensors[0].dtype
-    return dtype in (torch.float32, torch.float64) and all(tensor.dtype == dtype for tensor in tensors)
+        check_kind(f"kernels.slstm_layer: {name}", tensor, "x", x, casting=casting)
 
 
 def _gates(gate_input: Tensor, x: Tensor, weight_if: Tensor, weight_zo: Tensor, bias: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from xlstm_ts.errors import ShapeError
+from xlstm_ts.kernels.arguments import check_forget_gate, check_mlstm, check_mlstm_state
 from xlstm_ts.kernels.states import MLSTMState, log_forget
 
 
@@ -78,7 +79,17 @@ def mlstm_states(
     -------
     MLSTMState
         All states. As everywhere, m carries no gradient, and those of c and n are at fixed m.
+
+    Raises
+    ------
+    ShapeError
+        A tensor has a wrong shape, dtype or device.
+    ParameterError
+        `forget_gate` is unknown, or `state` is not an MLSTMState.
     """
+    check_forget_gate("mlstm_states", forget_gate)
+    check_mlstm("mlstm_states", {"k": k}, v, i, f)
+    check_mlstm_state("mlstm_states", state, k, v.shape[-1])
     log_i = i.to(state.m.dtype)
     log_f = log_forget(f, forget_gate, state.m.dtype)
     forgotten = log_f.detach().cumsum(1)

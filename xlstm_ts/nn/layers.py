@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xlstm_ts.checks import is_whole
 from xlstm_ts.errors import ParameterError, ShapeError
 from xlstm_ts.kernels import MLSTMState, SLSTMState, mlstm
+from xlstm_ts.kernels.arguments import check_kind, is_autocasting
 from xlstm_ts.kernels.layers import slstm_layer
 from xlstm_ts.kernels.parts import causal_conv, project, read_last
 from xlstm_ts.nn.init import initialise
@@ -96,7 +98,7 @@ class SLSTM(nn.Module):
         self, x: Tensor, state: SLSTMState | None = None, *, gate_input: Tensor | None = None
     ) -> tuple[Tensor, SLSTMState]:
         """Run the layer and return its output as (B, T, H, K)."""
-        check_input("SLSTM", x, self.input_size)
+        check_input("SLSTM", x, self.input_size, self.gate_bias)
         return slstm_layer(
             x if gate_input is None else gate_input,
             x,
@@ -146,7 +148,7 @@ class MatrixMemory(nn.Module):
 
     def forward(self, x: Tensor, key_input: Tensor, state: MLSTMState | None = None) -> tuple[Tensor, MLSTMState]:
         """Return what the queries read, (B, T, H, K), and the state after the last step."""
-        check_input("MLSTM", x, self.input_size)
+        check_input("MLSTM", x, self.input_size, self.memory_gate_bias)
         q, k, v, gates = project(
             (key_input, weight_of(self.project_q), None),
             (key_input, weight_of(self.project_k), None),
@@ -164,7 +166,7 @@ class MatrixMemory(nn.Module):
         A query meets a key as it meets the key's input, q . (W x) = (W^T q) . x, and what it reads is linear in the
         values. So neither keys nor values of each step are needed. Head-wise projections only.
         """
-        check_input("MLSTM", x, self.input_size)
+        check_input("MLSTM", x, self.input_size, self.memory_gate_bias)
         weights = (weight_of(part) for part in (self.project_q, self.project_k, self.project_v))
         weight_q, weight_k, weight_v = weights  # [H, D / H, K]
         inputs, keys = (part.unflatten(-1, (self.num_heads, -1)) for part in (x, key_input))  # [B, T, H, D / H]
@@ -302,15 +304,16 @@ def weight_of(projection: nn.Module) -> Tensor:
 
 def head_width(layer: str, size: int, num_heads: int) -> int:
     """Return the width of one head."""
-    if num_heads < 1 or size < 1 or size % num_heads:
+    if not (is_whole(num_heads) and is_whole(size)) or size % num_heads:
         raise ParameterError(
-            f"{layer}: a width of {size} cannot be split over num_heads={num_heads}. Give positive numbers, the "
+            f"{layer}: a width of {size} cannot be split over num_heads={num_heads}. Give positive whole numbers, the "
             "first divisible by the second."
         )
     return size // num_heads
 
 
-def check_input(layer: str, x: Tensor, input_size: int) -> None:
-    """Raise unless x is (B, T, input_size)."""
+def check_input(layer: str, x: Tensor, input_size: int, weight: Tensor) -> None:
+    """Raise unless x is (B, T, input_size), and of the dtype and on the device of a weight."""
     if x.dim() != 3 or x.shape[-1] != input_size:
         raise ShapeError(f"{layer}: input has shape {tuple(x.shape)}; expected (batch, steps, {input_size}).")
+    check_kind(f"{layer}: input", x, "the weights", weight, casting=is_autocasting(x))
