@@ -137,13 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     intervals = benches.add_parser(
         "intervals",
         help="measure what 90 %% intervals hold",
-        description="Measure 90 %% intervals of the forecaster with default settings, of its network before "
-        "calibration and of the seasonal naive forecast, and add rows to a CSV file.",
+        description="Measure 90 %% intervals of the forecaster with default settings, as fitted and as they go on "
+        "learning, of its network before calibration and of the seasonal naive forecast, and add rows to a CSV file.",
         allow_abbrev=False,
     )
     intervals.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
     intervals.add_argument("--horizon", required=True, type=int, metavar="N", help="steps ahead")
-    intervals.add_argument("--part", default="test", metavar="P", help="validation or test (default: %(default)s)")
+    intervals.add_argument("--part", default="test", metavar="P", help="test, validation or blocks (default: test)")
     intervals.add_argument(
         "--output", default="docs/benchmarks/intervals.csv", metavar="FILE", help="default: %(default)s"
     )

@@ -163,7 +163,8 @@ class XLSTMForecaster(BaseForecaster):
         Whether intervals were calibrated on held-out windows.
     calibration_coverage_ : pd.DataFrame or None
         Where they were, the share of the calibration windows' targets in the central intervals, by nominal coverage:
-        "network" as the network says them, "calibrated" where each half of the windows was calibrated by the other.
+        "network" as the network says them, "calibrated" where each quarter of the windows was calibrated by those of
+        the other three that share no target with it; NaN where there are none.
     calendar_ : TradingCalendar or None
         The sessions rule of an index without freq (of the first series).
     pretrained_ : tuple

@@ -18,6 +18,7 @@ from xlstm_ts.training.calibration import (
     ResidualQuantiles,
     WidthFactors,
     conformal_quantile,
+    cross_calibrate,
     follow,
     forecast_held_out,
     measure_coverage,
@@ -270,16 +271,48 @@ def test_coverage_is_measured_crosswise_and_beside_what_the_network_says():
         assert calibrated == pytest.approx(nominal, abs=0.01)
 
 
-def test_each_half_is_judged_by_the_calibration_of_the_other():
-    """The later half is three times as wild: calibrated by itself it would be covered."""
-    calm, wild = normal_forecasts(1000, 1.0, seed=1), normal_forecasts(1000, 1 / 3, seed=2)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_each_block_is_calibrated_by_windows_of_others_that_share_no_target_with_it(stride):
+    """Windows of three steps lie `stride` rows apart; what calibrates a window is written down in its quantiles."""
+    rows = stride * np.arange(20)
+    target = (rows[:, None] + np.arange(L))[..., None].astype(float)
+    held_out = HeldOut(target[..., None], target, np.ones((20, 1, 1)), stride)
+
+    class Calibrators:
+        def __init__(self, held_out):
+            self.seen = held_out.target[:, 0, 0]
+
+        def apply(self, forecast, scale):
+            return np.isin(rows, self.seen) + np.zeros((len(forecast), L, 1, 1))
+
+    quantiles = cross_calibrate(held_out, Calibrators)
+
+    for window, by in enumerate(quantiles[:, 0, 0]):
+        block = window // 5 * 5 + np.arange(5)
+        shared = np.isin(target[..., 0], target[block]).any(1)
+        np.testing.assert_array_equal(by, ~shared)
+        assert not by[block].any()
+
+
+def test_windows_that_all_share_a_target_cannot_judge_each_other():
+    held_out = normal_forecasts(40, 0.5, seed=3)
+    held_out = HeldOut(*(np.repeat(part, 15, axis=1) for part in held_out[:2]), held_out.scale)  # 45 steps
+
+    shares = measure_coverage(held_out, LEVELS, lambda part: WidthFactors.fit(part, LEVELS))
+
+    assert all(0 < network < nominal and np.isnan(calibrated) for nominal, (network, calibrated) in shares.items())
+
+
+def test_a_block_is_judged_by_the_calibration_of_the_others():
+    """The last quarter is three times as wild: calibrated by itself it would be covered."""
+    calm, wild = normal_forecasts(3000, 1.0, seed=1), normal_forecasts(1000, 1 / 3, seed=2)
     both = HeldOut(*(np.concatenate(parts) for parts in zip(calm[:3], wild[:3], strict=True)))
 
-    shares = measure_coverage(both, LEVELS, lambda part: WidthFactors.fit(part, LEVELS))
+    quantiles = cross_calibrate(both, lambda part: WidthFactors.fit(part, LEVELS))
 
     narrow = 2 * norm.cdf(norm.ppf(0.95) / 3) - 1
-    wide = 2 * norm.cdf(norm.ppf(0.95) * 3) - 1
-    assert shares[0.9][1] == pytest.approx((narrow + wide) / 2, abs=0.02)
+    np.testing.assert_allclose(coverage_of(quantiles[3000:], both.target[3000:], 0), narrow, atol=0.05)
+    assert (coverage_of(quantiles[:3000], both.target[:3000], 0) > 0.95).all()
 
 
 def test_the_coverage_of_a_point_network_itself_is_unknown():

@@ -56,6 +56,10 @@ RATE = 0.05
 """What the logarithm of a factor moves by, at one step ahead, for a share of targets outside that is off by 1."""
 
 
+BLOCKS = 4
+"""Stretches of the held-out windows that are measured in turn, with what the others calibrate."""
+
+
 class HeldOut(NamedTuple):
     """Forecasts of held-out windows beside the truth, float64, in units of the training series' spread."""
 
@@ -64,7 +68,7 @@ class HeldOut(NamedTuple):
     scale: np.ndarray  # [W, 1, C], of each window
     stride: int = 1  # origins from one window to the next
 
-    def part(self, rows: slice) -> "HeldOut":
+    def part(self, rows: slice | np.ndarray) -> "HeldOut":
         """Return some of the windows."""
         return self._replace(forecast=self.forecast[rows], target=self.target[rows], scale=self.scale[rows])
 
@@ -237,18 +241,32 @@ def conformal_quantile(scores: np.ndarray, coverage: float, windows: np.ndarray 
     return np.where(count > 0, chosen, 0.0)
 
 
+def cross_calibrate(held_out: HeldOut, fit: Callable[[HeldOut], WidthFactors | ResidualQuantiles]) -> np.ndarray:
+    """Return quantiles (W, L, C, Q) of held-out windows, those of each of BLOCKS stretches calibrated by the others.
+
+    Windows that share a target with the stretch have no part in its calibration. NaN where that leaves none.
+    """
+    numbers, horizon = np.arange(len(held_out.target)), held_out.target.shape[1]
+    apart = -(-horizon // held_out.stride)  # windows from one to the next that shares no target with it
+    parts = []
+    for block in np.array_split(numbers, min(BLOCKS, len(numbers))):
+        others = (numbers <= block[0] - apart) | (numbers >= block[-1] + apart)
+        one = held_out.part(slice(block[0], block[-1] + 1))
+        fitted = fit(held_out.part(others if others.any() else slice(None)))
+        quantiles = fitted.apply(one.forecast, one.scale)
+        parts.append(quantiles if others.any() else np.full_like(quantiles, np.nan))
+    return np.concatenate(parts)
+
+
 def measure_coverage(
     held_out: HeldOut, levels: np.ndarray, fit: Callable[[HeldOut], WidthFactors | ResidualQuantiles]
 ) -> dict[float, tuple[float, float]]:
     """Return the share of held-out targets in the central intervals: as the network says them, and calibrated.
 
-    Each half is calibrated by the other, so that no target is counted that its interval has seen, but for the windows
-    on either side of the seam. By nominal coverage, the narrowest interval first; NaN for what a point network does not
-    say.
+    The latter by `cross_calibrate`, so that no target is counted that its interval has seen. By nominal coverage, the
+    narrowest interval first; NaN for what a point network does not say, and where windows are too few to be parted.
     """
-    earlier, later = split_in_two(held_out)
-    crossed = [fit(one).apply(other.forecast, other.scale) for one, other in ((later, earlier), (earlier, later))]
-    after = np.concatenate(crossed)
+    after = cross_calibrate(held_out, fit)
     before = held_out.forecast if held_out.forecast.shape[-1] == len(levels) else np.full_like(after, np.nan)
     shares = {}
     for low in reversed(range(len(levels) // 2)):
@@ -263,9 +281,3 @@ def _share_inside(low: np.ndarray, high: np.ndarray, target: np.ndarray) -> floa
     counted = ~np.isnan(target) & ~np.isnan(low)
     inside = (low <= target) & (target <= high)
     return float(inside[counted].mean()) if counted.any() else float("nan")
-
-
-def split_in_two(held_out: HeldOut) -> tuple[HeldOut, HeldOut]:
-    """Return the earlier and the later half of held-out windows."""
-    half = len(held_out.target) // 2
-    return held_out.part(slice(half)), held_out.part(slice(half, None))
