@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -767,7 +768,8 @@ def test_a_constant_beginning_of_one_series_of_many_changes_nothing_in_what_is_h
     rng = np.random.default_rng(0)
     y = pd.DataFrame({"rain": np.r_[np.zeros(320), rng.integers(0, 6, size=80)], "load": rng.normal(size=400)})
 
-    model = small(validation_fraction=0.2, max_epochs=1).fit(y)
+    with pytest.warns(ShortSeriesWarning, match="'rain': all values but one at most are the same"):
+        model = small(validation_fraction=0.2, max_epochs=1).fit(y)
 
     assert model.history_["valid_loss"].notna().all()
 
@@ -887,6 +889,23 @@ def test_update_predict_single_returns_the_kind_that_it_was_given():
 
     assert isinstance(got, pd.Series)
     pd.testing.assert_series_equal(got, model.predict(fh=[1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("moves", "warns"), [((100,), True), ((290,), True), ((100, 101), False), ((), False)], ids=str
+)
+def test_a_column_that_hardly_moves_where_it_is_learned_from_is_named(moves, warns):
+    y = hourly(300, 2)
+    y["station 1"] = 5.0
+    y.iloc[list(moves), 1] = 6.0
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ShortSeriesWarning)
+        small(validation_fraction=0.3, steps_per_epoch=1, max_epochs=1).fit(y)
+
+    assert [str(one.message).startswith("XLSTMForecaster.fit: 'station 1': all values but one") for one in caught] == (
+        [True] if warns else []
+    )
 
 
 @pytest.mark.parametrize(

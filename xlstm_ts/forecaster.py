@@ -43,9 +43,9 @@ from xlstm_ts.training.seeds import draw_seed
 
 
 class ShortSeriesWarning(UserWarning):
-    """The series leaves no room for validation windows, or nothing to learn from before them.
+    """The series leaves no room for validation windows, or next to nothing to learn from before them.
 
-    Early stopping or calibration is off then.
+    Early stopping or calibration is off then, or intervals rest on very few values.
     """
 
 
@@ -184,7 +184,8 @@ class XLSTMForecaster(BaseForecaster):
     Warns
     -----
     ShortSeriesWarning
-        The series leaves no room for validation windows, or only a constant to learn from before them.
+        The series leaves no room for validation windows, or only a constant to learn from before them; or a column is
+        constant there but for one value at most.
 
     Notes
     -----
@@ -442,6 +443,17 @@ class XLSTMForecaster(BaseForecaster):
         config = self._fit_config_of(self._network_config(shape, y.shape[1], tuple(covariates.known.tolist())))
         fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
         self._warn_if_short(where, rows, fitted)
+        if fitted.still and not fitted.late:
+            series, column = fitted.still[0]
+            name = repr(panel.columns[column]) + ("" if panel.keys is None else f" of series {panel.key(series)!r}")
+            more = f", and {len(fitted.still) - 1} more like it" if len(fitted.still) > 1 else ""
+            warnings.warn(
+                f"{where}: {name}{more}: all values but one at most are the same in the part of the rows that is "
+                "learned from, and others are not. The intervals rest on next to nothing, and are too narrow if the "
+                "column moves again. Give more rows in which it moves, or leave it out.",
+                ShortSeriesWarning,
+                stacklevel=4,
+            )
         return fitted, config, panel
 
     def _continue(self, pretrained, y, X, where: str) -> tuple[Fitted, FitConfig, Panel]:

@@ -32,6 +32,9 @@ from xlstm_ts.training.warm_start import warm_start
 
 NONE = np.arange(0)
 
+FEW_VALUES = 10
+"""Observed values below which it is no wonder that a column hardly moves."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -82,6 +85,7 @@ class Fitted(NamedTuple):
     stopping_windows: int
     held_out_windows: int
     late: bool  # all that can be learned from lies in the part to be held out, so nothing was
+    still: list[tuple[int, int]]  # series and columns that move, but hardly where they are learned from
     interrupted: bool
 
 
@@ -190,6 +194,7 @@ def fit_panel(
         len(valid),
         len(held_out),
         split is not cut,
+        _still(panel, split.train),
         interrupted,
     )
 
@@ -224,6 +229,19 @@ def _moves(panel: Panel, stops: np.ndarray) -> bool:
     """Say whether a column of any series has two different values before its stop."""
     columns = (column for one, stop in zip(panel.series, stops, strict=True) for column in one.values[: int(stop)].T)
     return any(len(np.unique(column[~np.isnan(column)])) > 1 for column in columns)
+
+
+def _still(panel: Panel, stops: np.ndarray) -> list[tuple[int, int]]:
+    """Return series and number of the columns that move, but before the stop of their series once at most."""
+    found = []
+    for j, (one, stop) in enumerate(zip(panel.series, stops, strict=True)):
+        for number, column in enumerate(one.values.T):
+            before, values = (part[~np.isnan(part)] for part in (column[: int(stop)], column))
+            middle = len(before) // 2  # what is constant but for one value has that constant there
+            usual = np.partition(before, middle)[middle] if len(before) >= FEW_VALUES else np.nan
+            if (before != usual).sum() <= 1 and (values != usual).any():
+                found.append((j, number))
+    return found
 
 
 def _uncut(panel: Panel) -> Split:
