@@ -52,8 +52,9 @@ The mixer of the tables (context 512, one sLSTM block, absolute error), and the 
 `xlstm-ts bench ablation`: MSE / MAE on the validation part, then on the test part. One seed each."""
 
 INTERVALS = """\
-By `xlstm-ts bench intervals`: `XLSTMForecaster` with its default settings, its network before calibration, and the
-seasonal naive forecast. Shares of targets inside, with 95 % limits by a bootstrap of blocks of origins, then at the
+By `xlstm-ts bench intervals`: `XLSTMForecaster` with its default settings, as fitted and as its intervals go on
+learning, its network before calibration, and the seasonal naive forecast; "blocks" are held out from the calibration
+in turn. Shares of targets inside, with 95 % limits by a bootstrap of blocks of origins, then at the
 first, the middle and the last step; and the Winkler score, of which less is better."""
 
 

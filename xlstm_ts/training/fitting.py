@@ -237,8 +237,10 @@ def _still(panel: Panel, stops: np.ndarray) -> list[tuple[int, int]]:
     for j, (one, stop) in enumerate(zip(panel.series, stops, strict=True)):
         for number, column in enumerate(one.values.T):
             before, values = (part[~np.isnan(part)] for part in (column[: int(stop)], column))
-            middle = len(before) // 2  # what is constant but for one value has that constant there
-            usual = np.partition(before, middle)[middle] if len(before) >= FEW_VALUES else np.nan
+            if len(before) < FEW_VALUES:
+                continue
+            middle = len(before) // 2
+            usual = np.partition(before, middle)[middle]  # what is constant but for one value has that constant there
             if (before != usual).sum() <= 1 and (values != usual).any():
                 found.append((j, number))
     return found
