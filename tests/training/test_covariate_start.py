@@ -11,7 +11,9 @@ from xlstm_ts.nn import ForecastNetwork
 from xlstm_ts.nn.covariates import horizon_features
 from xlstm_ts.nn.linear import from_last_value
 from xlstm_ts.training import covariate_start
+from xlstm_ts.training import warm_start as warm_start_module
 from xlstm_ts.training.covariate_start import start_effect
+from xlstm_ts.training.warm_start import warm_start
 
 CPU, ROWS, TRAIN = torch.device("cpu"), 400, 300
 CONFIG = replace(SMALL_NETWORK, channels=2, known=(True, False))
@@ -87,6 +89,24 @@ def test_a_network_without_covariates_is_left_alone():
     start_effect(network, make_windows(), np.arange(8, TRAIN - 1), TRAIN, np.arange(TRAIN, ROWS - 1))
 
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_an_effect_that_does_worse_beside_the_map_of_the_context_is_dropped(monkeypatch):
+    def mislead(network, *_):
+        network.effect.covariate_weight.fill_(5.0)
+
+    windows, origins, valid = make_windows(), np.arange(8, TRAIN - 1), np.arange(TRAIN, ROWS - 1)
+    kept, dropped, blind = make_network(), make_network(), make_network()
+    warm_start(kept, windows, origins, stop=TRAIN, valid_origins=valid)
+    monkeypatch.setattr(warm_start_module, "start_effect", lambda *_: None)
+    warm_start(blind, windows, origins, stop=TRAIN, valid_origins=valid)
+    monkeypatch.setattr(warm_start_module, "start_effect", mislead)
+    warm_start(dropped, windows, origins, stop=TRAIN, valid_origins=valid)
+
+    np.testing.assert_allclose(kept.effect.covariate_weight[:, :, 0].detach(), [[2, -1], [2, -1]], atol=0.1)
+    assert not dropped.effect.covariate_weight.any()
+    torch.testing.assert_close(dropped.skip_weight, blind.skip_weight, rtol=0, atol=0)
+    torch.testing.assert_close(dropped.head.head_bias, blind.head.head_bias, rtol=0, atol=0)
 
 
 def test_very_many_rows_are_thinned(monkeypatch):

@@ -8,6 +8,7 @@ Rows are windows of one channel, as seen from the last observed value and in uni
 Dimensions: R rows, T context steps, L horizon steps, C channels, Q quantile levels.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,6 +36,13 @@ class _Rows(NamedTuple):
     anchor: Tensor  # [R, 1], the last observed value
     scale: Tensor  # [R, 1]
     channel: Tensor  # [R]
+
+
+class _LinearStart(NamedTuple):
+    rows: _Rows
+    weights: Tensor  # [L, T]
+    penalty: float
+    error: float  # on the held-out windows, infinity without any
 
 
 @torch.no_grad()
@@ -65,35 +73,59 @@ def warm_start(
         The penalty used.
     """
     start_effect(network, windows, origins, stop, valid_origins)
-    rows = _gather(network, windows, origins, stop, most=MAX_ROWS)
-    weights = torch.zeros(network.config.horizon, network.config.context_length, dtype=torch.float64)
-    chosen = float("inf")
-    whole = rows.observed.all(1)
-    linear = network.linear_weights
-    if linear and int(whole.sum()) > 1:
-        # Between equal weights in units of the window and equal weights in units of the series, where a calm window
-        # says almost nothing: best on the validation parts of most sets.
-        weight = rows.scale[whole].sqrt()
-        ridge = _Ridge(rows.inputs[whole] * weight, rows.targets[whole] * weight)
-        if penalty is not None:
-            chosen = penalty
-        elif len(valid_origins):
-            valid = _gather(network, windows, valid_origins, len(windows.values), most=MAX_VALID_ROWS)
-            errors = {value: _absolute_error(valid, ridge.weights(value)) for value in PENALTIES}
-            errors[float("inf")] = _absolute_error(valid, torch.zeros_like(weights))
-            chosen = min(errors, key=lambda value: errors[value])
-        weights = ridge.weights(chosen)
-        for parameter in linear:
-            parameter.copy_(weights)
+    start = _linear_start(network, windows, origins, stop, valid_origins, penalty)
+    effect = network.effect
+    if effect is not None and len(valid_origins) and effect.covariate_weight.any():
+        # The effect was judged beside a plainer map of the context: it has to do better beside this one as well.
+        found = effect.covariate_weight.clone()
+        effect.covariate_weight.zero_()
+        without = _linear_start(network, windows, origins, stop, valid_origins, penalty)
+        if without.error <= start.error:
+            start = without
+        else:
+            effect.covariate_weight.copy_(found)
+    rows, weights = start.rows, start.weights
+    for parameter in network.linear_weights:
+        parameter.copy_(weights)
     if isinstance(network.head, PointHead):
-        return chosen
+        return start.penalty
     residuals = rows.targets - rows.inputs @ weights.T if network.config.linear_skip else rows.targets + rows.anchor
     residuals = torch.where(rows.observed, residuals, torch.nan)
     moving = rows.scale[:, 0] > 1.5 * SCALE_FLOOR  # in units of a flat window's scale every move is enormous
     if moving.any():
         residuals, rows = residuals[moving], rows._replace(channel=rows.channel[moving])
     _start_head(network, network.head, residuals, rows.channel)
-    return chosen
+    return start.penalty
+
+
+def _linear_start(
+    network: ForecastNetwork,
+    windows: Windows,
+    origins: np.ndarray,
+    stop: int | np.ndarray,
+    valid_origins: np.ndarray,
+    penalty: float | None,
+) -> _LinearStart:
+    """Regress the horizon, less the effect of covariates, on the context."""
+    rows = _gather(network, windows, origins, stop, most=MAX_ROWS)
+    whole = rows.observed.all(1)
+    shape = (network.config.horizon, network.config.context_length)
+    maps = {math.inf: torch.zeros(shape, dtype=torch.float64)}  # by penalty
+    if network.linear_weights and int(whole.sum()) > 1:
+        # Between equal weights in units of the window and equal weights in units of the series, where a calm window
+        # says almost nothing: best on the validation parts of most sets.
+        weight = rows.scale[whole].sqrt()
+        ridge = _Ridge(rows.inputs[whole] * weight, rows.targets[whole] * weight)
+        if penalty is not None:
+            maps = {penalty: ridge.weights(penalty)}
+        elif len(valid_origins):
+            maps = {value: ridge.weights(value) for value in PENALTIES} | maps
+    errors = dict.fromkeys(maps, math.inf)
+    if len(valid_origins):
+        valid = _gather(network, windows, valid_origins, len(windows.values), most=MAX_VALID_ROWS)
+        errors = {value: _absolute_error(valid, weights) for value, weights in maps.items()}
+    best = min(errors, key=lambda value: errors[value])
+    return _LinearStart(rows, maps[best], best, errors[best])
 
 
 class _Ridge:
