@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from xlstm_ts import cli, datasets, demo
 from xlstm_ts.bench import kernels
+from xlstm_ts.nn import SLSTM
 
 
 class Page(HTMLParser):
@@ -199,8 +201,24 @@ def test_bench_kernels_prints_every_table(monkeypatch, capsys):
     assert cli.main(["bench", "kernels", "--repeats", "1"]) == 0
 
     printed = capsys.readouterr().out
-    firsts = re.findall(r"^\| ([\d, ]+) \| [\d.]+ \|", printed, flags=re.MULTILINE)
-    assert firsts == ["1, 2, 8", "2, 3, 8", "5", "9", "1", "3", "2, 6, 8"]
+    firsts = re.findall(r"^\| ([\d, ]+) \|", printed, flags=re.MULTILINE)
+    layers, lengths, series, steps = ["1, 2, 8", "2, 3, 8"], ["5", "9"], ["1", "3"], ["2, 6, 8"]
+    assert firsts == 3 * layers + 3 * lengths + 3 * series + 3 * steps  # time, share of the peak, memory
+    assert printed.count("Share of the peak of products") == printed.count("Peak memory, MB") >= 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.LSTM(8, 8), 16 * 8 * 8),
+        (SLSTM(8, 8, 2), 8 * 8 * 8 + 8 * 8 * 4),
+        (SLSTM(8, 8, 2, projection="headwise"), 16 * 8 * 4),
+        (nn.TransformerEncoderLayer(8, 2, 16), 16 * 8 * 8 + 2 * 100 * 8),
+    ],
+    ids=["nn.LSTM", "sLSTM dense", "sLSTM head-wise", "TransformerEncoderLayer"],
+)
+def test_the_work_of_a_layer_is_that_of_its_products(layer, expected):
+    assert kernels._work(layer, steps=100) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from xlstm_ts.kernels._mlstm.native import default_chunk
 from xlstm_ts.kernels.parts import project
 from xlstm_ts.nn import MLSTM, SLSTM, BlockStack
 from xlstm_ts.nn.blocks import SLSTMMixer
+from xlstm_ts.nn.layers import MatrixMemory
 
 HEADS = 4
 SHAPES = [(32, 96, 64), (32, 96, 128), (32, 512, 128), (32, 512, 256), (8, 2048, 128), (128, 336, 128)]
@@ -34,6 +36,21 @@ SLOW = 0.5  # seconds
 PATIENCE = 10.0  # seconds that one candidate may take before it is left out of further turns
 
 Say = Callable[[str], None]
+
+
+class Candidate(NamedTuple):
+    """What is measured, and the floating-point operations of its products."""
+
+    run: Callable[[], object]
+    work: float
+
+
+class Measured(NamedTuple):
+    """Median time of a candidate, its share of the peak, and the megabytes that it adds to the process."""
+
+    seconds: float
+    share: str
+    memory: str
 
 
 def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (), say: Say = print) -> None:
@@ -72,36 +89,23 @@ def run_kernels(*, threads: int = 1, repeats: int = 7, tables: Iterable[str] = (
 
 
 def _layers(repeats: int, say: Say) -> None:
-    peak = _peak()
-    say(
-        f"Forward and backward of one layer, {HEADS} heads. Products of matrices reach {peak / 1e9:.0f} GFLOP/s here.\n"
-    )
-    names = list(_layer_candidates(4, HEADS, 2 * HEADS))
-    counted = ("nn.LSTM", "sLSTM dense", "mLSTM dense")
-    notes = [f"{what}: {', '.join(counted)}" for what in ("share of the peak", "peak memory, MB")]
-    _header(say, ["B, T, D", "nn.LSTM, ms", *names[1:], *notes])
-    for shape in SHAPES:
-        candidates = _layer_candidates(*shape)
-        times = _medians(candidates, repeats)
-        base = times["nn.LSTM"]
-        work = _flops(shape[2])
-        shares = [f"{shape[0] * shape[1] * work[name] / times[name] / peak:.0%}" for name in counted]
-        ratios = [f"{times[name] / base:.2f}" for name in names[1:]]
-        memory = [_peak_memory(candidates[name]) for name in counted]
-        _row(say, [_text(shape), f"{base * 1e3:.1f}", *ratios, ", ".join(shares), ", ".join(memory)])
+    say(f"Forward and backward of one layer, {HEADS} heads.\n")
+    rows = {_text(shape): _measure(_layer_candidates(*shape), repeats) for shape in SHAPES}
+    _tell_ratios(say, rows)
+    _tell_rest(say, "B, T, D", rows)
 
 
 def _length(repeats: int, say: Say) -> None:
     batch, width = 8, 128
     say(f"The mLSTM cell by the length of the sequence, B = {batch}, D = {width}: forward and backward.\n")
-    _header(say, ["T", "us per step", "nn.LSTM, us per step", "ratio", "peak memory, MB", "nn.LSTM, MB"])
+    _header(say, ["T", "us per step", "nn.LSTM, us per step", "ratio"])
+    rows = {}
     for steps in LENGTHS:
         candidates = _layer_candidates(batch, steps, width)
-        candidates = {name: candidates[name] for name in ("mLSTM cell", "nn.LSTM")}
-        times = _medians(candidates, repeats)
-        cell, base = (times[name] / steps * 1e6 for name in candidates)
-        memory = [_peak_memory(candidate) for candidate in candidates.values()]
-        _row(say, [str(steps), f"{cell:.2f}", f"{base:.2f}", f"{cell / base:.2f}", *memory])
+        row = rows[str(steps)] = _measure({name: candidates[name] for name in ("mLSTM cell", "nn.LSTM")}, repeats)
+        cell, base = (measured.seconds / steps * 1e6 for measured in row.values())
+        _row(say, [str(steps), f"{cell:.2f}", f"{base:.2f}", f"{cell / base:.2f}"])
+    _tell_rest(say, "T", rows)
 
 
 def _stream(repeats: int, say: Say) -> None:
@@ -115,38 +119,38 @@ def _stream(repeats: int, say: Say) -> None:
         "mLSTM head-wise": MLSTM(width, width, HEADS, projection="headwise"),
     }
     _header(say, ["series", *layers])
+    rows = {}
     with torch.inference_mode():
         for batch in SERIES:
             x = torch.randn(batch, 1, width)
-            candidates = {name: _stepping(layer, x) for name, layer in layers.items()}
-            times = _medians(candidates, 10 * repeats)
-            _row(say, [str(batch), *(f"{times[name] / batch * 1e6:.2f}" for name in layers)])
+            row = _measure({name: _stepping(layer, x) for name, layer in layers.items()}, 10 * repeats)
+            _row(say, [str(batch), *(f"{measured.seconds / batch * 1e6:.2f}" for measured in row.values())])
+            rows[str(batch)] = row
+    _tell_rest(say, "series", rows)
 
 
 def _step(repeats: int, say: Say) -> None:
     say(f"A training step: two blocks, {CHANNELS} channels, {HORIZON} steps ahead, AdamW.\n")
-    names = list(_bodies(HEADS, 2 * HEADS))
-    _header(say, ["B, T, D", "nn.LSTM x 2, ms", *names[1:]])
+    rows = {}
     for batch, steps, width in STEPS:
         x, target = torch.randn(batch, steps, CHANNELS), torch.randn(batch, CHANNELS * HORIZON)
         candidates = {name: _training(body, width, x, target) for name, body in _bodies(steps, width).items()}
-        times = _medians(candidates, repeats)
-        base = times[names[0]]
-        ratios = [f"{times[name] / base:.2f}" for name in names[1:]]
-        _row(say, [_text((batch, steps, width)), f"{base * 1e3:.1f}", *ratios])
+        rows[_text((batch, steps, width))] = _measure(candidates, repeats)
+    _tell_ratios(say, rows)
+    _tell_rest(say, "B, T, D", rows)
 
 
 def _official_layer(repeats: int, say: Say) -> None:
-    names = list(_mixers(4, HEADS, 2 * HEADS))
-    if len(names) == 1:
+    if len(_mixers(4, HEADS, 2 * HEADS)) == 1:
         say("The sLSTM layer of the package xlstm: it is not installed.")
         return
     say("The sLSTM layer of a block (convolution, head-wise gates, cell, norm): forward and backward.\n")
+    rows = {_text(shape): _measure(_mixers(*shape), repeats) for shape in OFFICIAL}
     _header(say, ["B, T, D", "ours, ms", "xlstm, vanilla backend, ms", "times as fast"])
-    for shape in OFFICIAL:
-        times = _medians(_mixers(*shape), repeats)
-        ours, theirs = (times[name] * 1e3 for name in names)
-        _row(say, [_text(shape), f"{ours:.1f}", f"{theirs:.0f}", f"{theirs / ours:.0f}"])
+    for label, row in rows.items():
+        ours, theirs = (measured.seconds * 1e3 for measured in row.values())
+        _row(say, [label, f"{ours:.1f}", f"{theirs:.0f}", f"{theirs / ours:.0f}"])
+    _tell_rest(say, "B, T, D", rows)
 
 
 TABLES: dict[str, Callable[[int, Say], None]] = {
@@ -158,7 +162,7 @@ TABLES: dict[str, Callable[[int, Say], None]] = {
 }
 
 
-def _layer_candidates(batch: int, steps: int, width: int) -> dict[str, Callable[[], object]]:
+def _layer_candidates(batch: int, steps: int, width: int) -> dict[str, Candidate]:
     x = torch.randn(batch, steps, width, requires_grad=True)
     layers = {
         "nn.LSTM": nn.LSTM(width, width, batch_first=True),
@@ -175,32 +179,33 @@ def _layer_candidates(batch: int, steps: int, width: int) -> dict[str, Callable[
         h, _ = mlstm(q, k, v, i, f)
         torch.autograd.grad(h, (q, k, v, i, f), torch.ones_like(h))
 
-    candidates["mLSTM cell"] = cell
+    work = 3 * batch * steps * _memory_work(MLSTM(width, width, HEADS).memory)
+    candidates["mLSTM cell"] = Candidate(cell, work)
     encoder = nn.TransformerEncoderLayer(width, HEADS, 2 * width, dropout=0.0, batch_first=True)
     mask = nn.Transformer.generate_square_subsequent_mask(steps)
-    candidates["TransformerEncoderLayer"] = _both_ways(lambda x: encoder(x, src_mask=mask, is_causal=True), x)
+    candidates["TransformerEncoderLayer"] = _both_ways(encoder, x, src_mask=mask, is_causal=True)
     return candidates
 
 
-def _both_ways(layer: Callable[[Tensor], Any], x: Tensor) -> Callable[[], object]:
-    parameters = list(layer.parameters()) if isinstance(layer, nn.Module) else []
+def _both_ways(layer: nn.Module, x: Tensor, **options: Any) -> Candidate:
+    parameters = list(layer.parameters())
 
     def run() -> None:
-        y = layer(x)
+        y = layer(x, **options)
         y = y[0] if isinstance(y, tuple) else y
         torch.autograd.grad(y, (x, *parameters), torch.ones_like(y))
 
-    return run
+    return Candidate(run, 3 * x.shape[0] * x.shape[1] * _work(layer, x.shape[1]))
 
 
-def _stepping(layer: nn.Module, x: Tensor) -> Callable[[], object]:
+def _stepping(layer: nn.Module, x: Tensor) -> Candidate:
     state = layer(x)[1]
 
     def run() -> None:
         nonlocal state
         _, state = layer(x, state)
 
-    return run
+    return Candidate(run, x.shape[0] * _work(layer, 1))
 
 
 def _bodies(steps: int, width: int) -> dict[str, nn.Module]:
@@ -242,7 +247,7 @@ def _official(steps: int, width: int) -> dict[str, nn.Module]:
     return bodies
 
 
-def _mixers(batch: int, steps: int, width: int) -> dict[str, Callable[[], object]]:
+def _mixers(batch: int, steps: int, width: int) -> dict[str, Candidate]:
     """Our sLSTM layer as it stands in a block, and that of the `xlstm` package where it is installed."""
     x = torch.randn(batch, steps, width, requires_grad=True)
     mixer = SLSTMMixer(width, HEADS, 4)
@@ -251,7 +256,7 @@ def _mixers(batch: int, steps: int, width: int) -> dict[str, Callable[[], object
         y, _ = mixer(x, mixer.initial_state(batch))
         torch.autograd.grad(y, (x, *mixer.parameters()), torch.ones_like(y))
 
-    candidates: dict[str, Callable[[], object]] = {"ours": ours}
+    candidates = {"ours": Candidate(ours, 3 * batch * steps * _work(mixer, steps))}
     try:
         import xlstm
     except ImportError:
@@ -260,7 +265,7 @@ def _mixers(batch: int, steps: int, width: int) -> dict[str, Callable[[], object
     return candidates | {"xlstm": _both_ways(xlstm.sLSTMLayer(config), x)}
 
 
-def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Callable[[], object]:
+def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Candidate:
     embed, head = nn.Linear(CHANNELS, width), nn.Linear(width, target.shape[1])
     parameters = [*embed.parameters(), *body.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
@@ -273,7 +278,17 @@ def _training(body: nn.Module, width: int, x: Tensor, target: Tensor) -> Callabl
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
 
-    return run
+    steps = x.shape[1]
+    return Candidate(run, 3 * len(x) * (steps * (_work(embed, steps) + _work(body, steps)) + _work(head, 1)))
+
+
+def _measure(candidates: dict[str, Candidate], repeats: int) -> dict[str, Measured]:
+    times = _medians({name: candidate.run for name, candidate in candidates.items()}, repeats)
+    peak = _peak(torch.get_num_threads())
+    return {
+        name: Measured(times[name], f"{work / times[name] / peak:.0%}", _peak_memory(run))
+        for name, (run, work) in candidates.items()
+    }
 
 
 def _medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -295,8 +310,9 @@ def _medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def _peak() -> float:
-    """Return the best FLOP per second of products of matrices, torch's or ours."""
+@cache
+def _peak(threads: int) -> float:
+    """Return the best FLOP per second of products of matrices, torch's or ours, on the threads that are set."""
     n = 1024
     x, y = torch.randn(n, n), torch.randn(n, n)
     with torch.no_grad():
@@ -307,17 +323,29 @@ def _peak() -> float:
         return 2 * n**3 / min(_medians(candidates, 9).values())
 
 
-def _flops(width: int) -> dict[str, float]:
-    """Return floating-point operations per step and row of a layer, forward and backward."""
-    head = width // HEADS
-    chunk = default_chunk(head, head)
-    cell = 2 * width * chunk + 4 * width * head  # two products inside a chunk, half of them empty, two with the memory
-    forward = {
-        "nn.LSTM": 16 * width**2,
-        "sLSTM dense": 8 * width**2 + 8 * width * head,
-        "mLSTM dense": 8 * width**2 + 4 * width * HEADS + cell,
-    }
-    return {name: 3 * work for name, work in forward.items()}
+def _work(body: nn.Module, steps: int) -> float:
+    """Return the operations of the products of a forward, per row and step: what must be computed, in any form.
+
+    Two per weight, and what attention (of which half is masked) and the memories of mLSTM do beside.
+    """
+    weights = sum(p.numel() for name, p in body.named_parameters() if p.dim() > 1 and "bias" not in name)
+    work = 2.0 * weights
+    for module in body.modules():
+        if isinstance(module, MatrixMemory):
+            work += _memory_work(module, steps)
+        elif isinstance(module, nn.MultiheadAttention):
+            work += 2 * steps * module.embed_dim
+        elif type(module).__name__ == "mLSTMCell":  # of the package xlstm: all pairs of steps
+            config: Any = module.config
+            work += 2 * steps * config.embedding_dim
+    return work
+
+
+def _memory_work(memory: MatrixMemory, steps: int = 2) -> float:
+    """Two products inside a chunk, half of them empty, and two with the memory."""
+    head = memory.width
+    chunk = default_chunk(head, head) if steps > 1 else 0
+    return memory.num_heads * head * (2 * chunk + 4 * head)
 
 
 def _peak_memory(run: Callable[[], object]) -> str:
@@ -349,3 +377,25 @@ def _header(say: Say, names: list[str]) -> None:
 
 def _row(say: Say, cells: list[str]) -> None:
     say("| " + " | ".join(cells) + " |")
+
+
+def _tell_ratios(say: Say, rows: dict[str, dict[str, Measured]]) -> None:
+    first, *others = next(iter(rows.values()))
+    _header(say, ["B, T, D", f"{first}, ms", *others])
+    for label, row in rows.items():
+        base = row[first].seconds
+        _row(say, [label, f"{base * 1e3:.1f}", *(f"{row[name].seconds / base:.2f}" for name in others)])
+
+
+def _tell_rest(say: Say, what: str, rows: dict[str, dict[str, Measured]]) -> None:
+    """Tell shares of the peak and memory, one table each."""
+    names = next(iter(rows.values()), {})
+    peak = _peak(torch.get_num_threads()) / 1e9
+    say(f"\nShare of the peak of products of matrices, {peak:.0f} GFLOP/s here:\n")
+    _header(say, [what, *names])
+    for label, row in rows.items():
+        _row(say, [label, *(measured.share for measured in row.values())])
+    say("\nPeak memory, MB added to the process by one run:\n")
+    _header(say, [what, *names])
+    for label, row in rows.items():
+        _row(say, [label, *(measured.memory for measured in row.values())])
