@@ -1,11 +1,12 @@
 """What calibrated intervals hold on stretches after the fit, cut by cut: the table of docs/benchmarks.md, "Intervals".
 
     XLSTM_TS_DATA=... python tests/benchmarks/bench_calibration.py [goog jena ...]
+    python tests/benchmarks/bench_calibration.py simulated
 
 Every fit reads the rows before a cut, every origin lies between it and the next. No stretch touches a published test
 part, so that rules may be compared here. Prints the coverage of the 90 and 80 % intervals of the network alone,
 calibrated, and going on learning, and the Winkler scores of the latter two 90 % intervals relative to that of the
-network alone.
+network alone. "simulated" does the same on series whose stretches are exchangeable.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import itertools
 import warnings
 
 import numpy as np
+import pandas as pd
 import torch
 
 from xlstm_ts import XLSTMForecaster, load_dataset
@@ -66,6 +68,19 @@ SERIES = {  # what, horizon, context, cuts and the end of the last stretch
     "vix": (vix, 10, "auto", [2000, 4000, 6000, 7500, 9235]),
     "wti": ("wti", 10, "auto", [2000, 4000, 6000, 8000, 9000, 10226]),
 }
+KINDS = ("noise", "heavy tails", "autoregression", "daily cycle")
+
+
+def simulate(kind, rows, seed):
+    """Return an hourly series of noise, of noise with heavy tails, an autoregression, or a daily cycle with noise."""
+    draw = np.random.default_rng(1000 + seed)
+    values = draw.standard_t(3, size=rows) if kind == "heavy tails" else draw.normal(size=rows)
+    if kind == "autoregression":
+        for row in range(1, rows):
+            values[row] += 0.8 * values[row - 1]
+    if kind == "daily cycle":
+        values += 2 * np.sin(2 * np.pi * np.arange(rows) / 24)
+    return pd.DataFrame({"value": values}, index=pd.date_range("2020", periods=rows, freq="h"))
 
 
 def measure(model, y, origins, scale):
@@ -81,28 +96,41 @@ def measure(model, y, origins, scale):
     return inside, inner, np.nanmean(winkler_terms(actual, low, high, 0.9))
 
 
+def compare(name, y, cut, end, model):
+    """Fit to the rows before the cut, measure those up to the end, and print."""
+    adaptive = model.fit(y[:cut])
+    fixed = copy.copy(adaptive)
+    fixed._factors = None
+    alone = copy.copy(fixed)
+    alone._calibration = None
+    origins = np.arange(cut, end - model.horizon + 1)
+    origins = origins[:: -(-len(origins) // MOST_ORIGINS)]
+    scale = y[:cut].std().to_numpy()
+    raw, fixed, moving = (measure(one, y[:end], origins, scale) for one in (alone, fixed, adaptive))
+    shares = " ".join(f"{100 * share:.1f}" for share in (*raw[:2], *fixed[:2], *moving[:2]))
+    print(f"{name} {cut}: {shares}, {fixed[2] / raw[2]:.3f} {moving[2] / raw[2]:.3f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("series", nargs="*", choices=[[], *SERIES], default=[])
+    parser.add_argument("series", nargs="*", choices=[[], "simulated", *SERIES], default=[])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(1)
+    if "simulated" in arguments.series:
+        for rows, kind, seed in itertools.product((800, 3000), KINDS, range(3)):
+            model = XLSTMForecaster(
+                12, 48, calibrate="adaptive", max_epochs=10, steps_per_epoch=50, random_state=arguments.seed + seed
+            )
+            compare(kind, simulate(kind, rows + 2000, seed), rows, rows + 2000, model)
+        return
     for name in arguments.series or SERIES:
         what, horizon, context, cuts = SERIES[name]
         y = load_dataset(what) if isinstance(what, str) else what()
         for cut, end in itertools.pairwise(cuts):
-            adaptive = XLSTMForecaster(horizon, context, calibrate="adaptive", random_state=arguments.seed).fit(y[:cut])
-            model = copy.copy(adaptive)
-            model._factors = None
-            alone = copy.copy(model)
-            alone._calibration = None
-            origins = np.arange(cut, end - horizon + 1)
-            origins = origins[:: -(-len(origins) // MOST_ORIGINS)]
-            scale = y[:cut].std().to_numpy()
-            raw, fixed, moving = (measure(one, y[:end], origins, scale) for one in (alone, model, adaptive))
-            shares = " ".join(f"{100 * share:.1f}" for share in (*raw[:2], *fixed[:2], *moving[:2]))
-            print(f"{name} {cut}: {shares}, {fixed[2] / raw[2]:.3f} {moving[2] / raw[2]:.3f}", flush=True)
+            model = XLSTMForecaster(horizon, context, calibrate="adaptive", random_state=arguments.seed)
+            compare(name, y, cut, end, model)
 
 
 if __name__ == "__main__":
