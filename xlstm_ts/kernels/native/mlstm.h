@@ -107,11 +107,11 @@ static TARGET int NAME(mlstm_step)(const void *call, integer item) {
     const double from = s->m0[item], b = (double)i - log_f, m = b > from ? b : from;
     const REAL carry = MATH(exp_negative)((REAL)(from - m)), write = MATH(exp_negative)((REAL)(b - m));
     const REAL factor = write * (REAL)(1 / sqrt((double)width));
-    REAL read = 0;
-    for (integer j = 0; j < width; j++) {
-        n[j] = carry * n0[j] + factor * k[j];
-        read += n[j] * q[j];
-    }
+    const integer whole = width / LANES * LANES;
+#pragma GCC ivdep
+    for (integer j = 0; j < width; j++) n[j] = carry * n0[j] + factor * k[j];
+    REAL read = NAME(dot)(whole, n, q);
+    for (integer j = whole; j < width; j++) read += n[j] * q[j];
     REAL size = MATH(abs)(read), floor = MATH(exp_any)(-(log_f + m));
     floor = floor < MATH(tiny) ? MATH(tiny) : floor;
     const REAL inverse = 1 / (size > floor ? size : size <= floor ? floor : size);
