@@ -76,6 +76,8 @@ ORDER = [
     "training.fitting",
     "training",
     "inference",
+    "persistence",
+    "streaming",
     "datasets",
     "evaluation.metrics",
     "evaluation.significance",

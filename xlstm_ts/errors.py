@@ -35,3 +35,7 @@ class TrainingError(XLSTMError, RuntimeError):
 
 class DatasetError(XLSTMError, RuntimeError):
     """A data set is unknown, cannot be fetched, or is not the file that its hash promises."""
+
+
+class ModelFileError(XLSTMError, OSError):
+    """A model cannot be written to a file, or a file is not a whole model that this release reads."""

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sktime.forecasting.base import BaseForecaster
+from sktime.datatypes._dtypekind import DtypeKind
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from xlstm_ts.checks import is_between, is_whole, require
 from xlstm_ts.data.covariates import CovariatePlan, check_x, plan_columns, with_categories
@@ -32,8 +33,10 @@ from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.evaluation.baselines import seasonal_period
 from xlstm_ts.inference import BATCH_SIZE, Predictor
 from xlstm_ts.nn.network import POINT_LOSSES, NetworkConfig
+from xlstm_ts.persistence import Kind, read_model, record, write_model
 from xlstm_ts.piecewise_normal import PiecewiseNormal
 from xlstm_ts.quantiles import check_levels, interpolate_levels
+from xlstm_ts.streaming import ForecastStream
 from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors, follow
 from xlstm_ts.training.defaults import Shape, choose_shape
 from xlstm_ts.training.device import resolve_device
@@ -776,6 +779,40 @@ class XLSTMForecaster(BaseForecaster):
         times = [one.axis.index.append(one.axis.future(int(k))) for one, k in zip(panel.series, beyond, strict=True)]
         return _origin_table(panel, series, rows, times, steps, point, quantiles, wanted)
 
+    def stream(self, series=None):
+        """Return a stream that goes on from here, one observation after another, at a cost that never grows.
+
+        Parameters
+        ----------
+        series : hashable, optional
+            Key of one series of the panel that the forecaster was fitted on; needed there only.
+
+        Returns
+        -------
+        ForecastStream
+            Its `push` takes observations in and its `forecast` says what follows. The forecaster does not change.
+
+        Raises
+        ------
+        ParameterError
+            The panel has no series of that key, or none was named.
+        """
+        self.check_is_fitted()
+        panel = self._panel
+        keys = [None] if panel.keys is None else list(panel.keys)
+        if series not in keys:
+            shown = f"one of {keys[:5]}{' and more' if len(keys) > 5 else ''}" if panel.keys else "None: there is one"
+            raise ParameterError(f"{type(self).__name__}.stream: series={series!r} is impossible; expected {shown}.")
+        number = keys.index(series)
+        return ForecastStream(
+            self._predictor(),
+            panel.series[number],
+            self._scaler.of(number),
+            self._covariates,
+            self._get_varnames(),
+            factors=None if self._factors is None else self._factors[number],
+        )
+
     def predict_residuals(self, y=None, X=None):
         """Return observed minus forecast values; of the training series where no `y` is given."""
         self.check_is_fitted()
@@ -926,6 +963,51 @@ class XLSTMForecaster(BaseForecaster):
         cuts = np.cumsum(sizes)[:-1]
         return np.split(point, cuts), np.split(quantiles, cuts)
 
+    def save_model(self, path):
+        """Write the fitted forecaster to a model file, which cannot run code when it is loaded.
+
+        `save` of sktime pickles instead.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file. What is there is replaced once the new file is whole.
+
+        Raises
+        ------
+        ModelFileError
+            Something cannot be kept without code, such as a calendar object of one's own, or the file cannot be
+            written; what was there before is as it was.
+        """
+        if not hasattr(self, "pretrained_"):
+            self.check_is_fitted()
+        write_model(path, self, self.get_params(deep=False), _KINDS, f"{type(self).__name__}.save_model")
+
+    @classmethod
+    def load_model(cls, path, *, device="cpu"):
+        """Return the forecaster that `save_model` wrote.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file.
+        device : str, default="cpu"
+            Where its network computes, wherever it was fitted; "auto" takes CUDA when it is available. The
+            parameter of that name stays as it was.
+
+        Returns
+        -------
+        XLSTMForecaster
+            Fitted, and equal to the one that was saved: on the same machine, to the bit.
+
+        Raises
+        ------
+        ModelFileError
+            The file is not there, damaged, of a newer format, of another class, or no model file at all.
+        """
+        where = f"{cls.__name__}.load_model"
+        return read_model(path, cls, cls.get_param_names(), _KINDS, device=resolve_device(device, where), where=where)
+
     def __getstate__(self):
         """Return the state for copies and files, with the network on the CPU: it loads where there is no GPU."""
         state = super().__getstate__().copy() if hasattr(super(), "__getstate__") else self.__dict__.copy()
@@ -965,6 +1047,18 @@ class Pretrained(NamedTuple):
 
     fitted: Fitted
     config: FitConfig
+
+
+_KINDS = (
+    record(Pretrained),
+    Kind(DtypeKind, lambda value: value.name, lambda name: DtypeKind[name]),
+    Kind(
+        ForecastingHorizon,
+        lambda fh: [fh.to_pandas(), fh.is_relative, fh.freq],
+        lambda plain: ForecastingHorizon(plain[0], is_relative=plain[1], freq=plain[2]),
+    ),
+)
+"""What a fitted forecaster holds beside the parts of `xlstm_ts.persistence`."""
 
 
 def _names(columns) -> list:

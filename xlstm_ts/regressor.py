@@ -16,6 +16,7 @@ from xlstm_ts.data.transformers import Tail, validated
 from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, DataTypeError
 from xlstm_ts.nn.regression import RegressionConfig, RegressionNetwork
+from xlstm_ts.persistence import read_model, write_model
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.loop import TrainingConfig, train
@@ -332,6 +333,46 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
     def _callbacks(self, *, early_stopping: bool) -> list[Callback]:
         callbacks: list[Callback] = [BestWeights(self.patience)] if early_stopping else []
         return [*callbacks, Progress()] if self.verbose else callbacks
+
+    def save_model(self, path):
+        """Write the fitted regressor to a model file, which cannot run code when it is loaded.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file. What is there is replaced once the new file is whole.
+
+        Raises
+        ------
+        ModelFileError
+            Something cannot be kept without code, or the file cannot be written; what was there before is as it was.
+        """
+        check_is_fitted(self)
+        write_model(path, self, self.get_params(deep=False), (), f"{type(self).__name__}.save_model")
+
+    @classmethod
+    def load_model(cls, path, *, device="cpu"):
+        """Return the regressor that `save_model` wrote.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            The file.
+        device : str, default="cpu"
+            Where its network computes, wherever it was fitted. The parameter of that name stays as it was.
+
+        Returns
+        -------
+        XLSTMRegressor
+            Fitted, and equal to the one that was saved.
+
+        Raises
+        ------
+        ModelFileError
+            The file is not there, damaged, of a newer format, of another class, or no model file at all.
+        """
+        where = f"{cls.__name__}.load_model"
+        return read_model(path, cls, cls._get_param_names(), (), device=resolve_device(device, where), where=where)
 
     def __getstate__(self):
         """Return the state for copies and files, with the network on the CPU: it loads where there is no GPU."""
