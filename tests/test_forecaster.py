@@ -881,6 +881,25 @@ def test_residuals_of_the_training_series_need_no_data(fitted):
     assert len(residuals) == 120
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.date_range("2024-03-29", periods=40, freq="h", tz="Europe/Berlin"),
+        pd.bdate_range("2024-01-01", periods=41).delete(20),
+        pd.Index(range(0, 160, 4)),
+    ],
+    ids=["zone", "sessions", "steps of four"],
+)
+def test_residuals_do_not_depend_on_an_earlier_horizon(index):
+    y = pd.Series(np.arange(40.0) % 7, index)
+    model = small().fit(y)
+    before = model.predict_residuals()
+    in_sample = model.predict(fh=range(-39, 1))
+
+    pd.testing.assert_series_equal(model.predict_residuals(), before)
+    np.testing.assert_allclose(before, y - in_sample)
+
+
 def test_update_predict_single_returns_the_kind_that_it_was_given():
     y = hourly(126)["station 0"]
     model = small().fit(y[:120])

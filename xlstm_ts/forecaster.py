@@ -822,7 +822,9 @@ class XLSTMForecaster(BaseForecaster):
             if y is None:
                 y = pd.DataFrame(panel.series[0].values, panel.series[0].axis.index, self._get_varnames())
                 y = y.iloc[:, 0] if self._y_metadata["mtype"] == "pd.Series" else y
-            return super().predict_residuals(y=y, X=X)
+            alone = copy.copy(self)
+            alone._fh = None  # sktime would count the times of y in steps, as an earlier horizon did
+            return super(XLSTMForecaster, alone).predict_residuals(y=y, X=X)
         if y is None:
             y = panel.frame(
                 [one.values for one in panel.series], [one.axis.index for one in panel.series], panel.columns
