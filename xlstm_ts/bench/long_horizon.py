@@ -460,6 +460,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patches of 8, context 96": {"backbone": "patch", "patch_length": 8, "context_length": 96},
     "stacked, context 96": {"backbone": "stacked", "context_length": 96},
     "last weights": {"averaging": 0.0},
+    "time of day": {"calendar": "day"},
 }
 """What an ablation changes, one thing at a time."""
 
