@@ -77,6 +77,7 @@ ORDER = [
     "training",
     "inference",
     "persistence",
+    "fitted_panel",
     "streaming",
     "datasets",
     "evaluation.metrics",

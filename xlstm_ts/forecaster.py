@@ -19,25 +19,23 @@ from xlstm_ts.data.panel import (
     is_nested,
     make_panel,
     panel_scaler,
-    panel_windows,
     repair,
     take_apart,
 )
 from xlstm_ts.data.repair import check_whole_step
-from xlstm_ts.data.scaler import SeriesScaler
-from xlstm_ts.data.series import MIN_OBSERVED, check_columns, check_values
+from xlstm_ts.data.series import check_columns, check_values
 from xlstm_ts.data.time_axis import MOST_STEPS, TimeAxis, check_order
 from xlstm_ts.data.time_features import choose_time_features
-from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, ParameterError
 from xlstm_ts.evaluation.baselines import seasonal_period
+from xlstm_ts.fitted_panel import FittedPanel
 from xlstm_ts.inference import BATCH_SIZE, Predictor
 from xlstm_ts.nn.network import POINT_LOSSES, NetworkConfig
 from xlstm_ts.persistence import Kind, read_model, record, write_model
 from xlstm_ts.piecewise_normal import PiecewiseNormal
 from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.streaming import ForecastStream
-from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors, follow
+from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors
 from xlstm_ts.training.defaults import Shape, choose_shape
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
@@ -602,14 +600,24 @@ class XLSTMForecaster(BaseForecaster):
         columns = self._covariates.columns
         self._refuse_x(X, where)
         calendar = self.calendar_ or self.calendar
+        before = self._fitted_panel()
         panel = self._panel.updated(y, where, X=X, plan=columns, calendar=calendar)
-        new = range(len(self._panel), len(panel))
-        scaler = self._scaler
-        if new:
-            fresh = Panel(panel.series[new.start :], None, panel.names)
-            added = panel_scaler(fresh, np.array([len(one.values) for one in fresh.series]))
-            scaler = SeriesScaler(*(np.concatenate(pair) for pair in zip(scaler.parts, added.parts, strict=True)))
-        changed = [j for j in range(len(panel)) if j in new or panel.series[j] is not self._panel.series[j]]
+        after, changed = before.grown(panel, where)
+        self._warn_if_moving(after, changed, where)
+        if update_params and self.update_steps:
+            known = np.array([len(self._panel.series[j].values) if j < len(self._panel) else 0 for j in changed])
+            network = copy.deepcopy(self.network_)
+            rows = sum(len(one.values) for one in panel.series)
+            options = {"steps": self.update_steps, "seed": self._seed + rows}
+            config = replace(self._fit_config, training=self._training_config())
+            part = after.subset(changed)
+            adapt(network, part.panel, part.scaler, self._covariates, known, config, **options)
+            self.network_ = network
+        self._panel, self._scaler, self._factors = after.panel, after.scaler, after.factors
+        return self
+
+    def _warn_if_moving(self, fitted: FittedPanel, changed: list[int], where: str) -> None:
+        panel, scaler = fitted.panel, fitted.scaler
         for j in changed:
             moved = (scaler.scale[j] == 0) & (np.nan_to_num(panel.series[j].values - scaler.level[j]) != 0).any(0)
             if moved.any():
@@ -618,26 +626,8 @@ class XLSTMForecaster(BaseForecaster):
                     f"{where}: {name!r} was constant in training and now moves; its forecast stays at that constant "
                     "until it is fitted again.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
-        factors = self._factors
-        if factors is not None:
-            part = panel.subset(changed)
-            windows, starts = self._windows(part, scaler.at(changed), None, np.zeros(len(part), int), 1, where)
-            ends = [np.array([len(one.values)]) for one in part.series]
-            factors = np.concatenate([factors, np.empty((len(new), *factors.shape[1:]))])
-            factors[changed] = self._factors_at(part, windows, starts, ends)
-        if update_params and self.update_steps:
-            part = panel.subset(changed)
-            known = np.array([0 if j in new else len(self._panel.series[j].values) for j in changed])
-            network = copy.deepcopy(self.network_)
-            rows = sum(len(one.values) for one in panel.series)
-            options = {"steps": self.update_steps, "seed": self._seed + rows}
-            config = replace(self._fit_config, training=self._training_config())
-            adapt(network, part, scaler.at(changed), self._covariates, known, config, **options)
-            self.network_ = network
-        self._panel, self._scaler, self._factors = panel, scaler, factors
-        return self
 
     def _refuse_x(self, X, where: str) -> None:
         if X is not None and X.shape[1] and not self._covariates.columns:
@@ -755,29 +745,7 @@ class XLSTMForecaster(BaseForecaster):
             X = repair(X, f"{where}: X", resample=self.resample, on_gap=self.on_gap)
         plan = self._covariates.columns
         panel = make_panel(frame, X=X, plan=plan, calendar=self.calendar_ or self.calendar, where=where)
-        rows = [one.axis.index.get_indexer(origins) for one in panel.series]
-        lost = np.all([part < 0 for part in rows], axis=0)
-        if lost.any():
-            raise DataError(f"{where}: the origin {origins[lost][0]} is not a time of y.")
-        rows = [part[part >= 0] for part in rows]
-        # A series without any origin is forecast from nowhere: how it is scaled does not matter.
-        pairs = zip(rows, panel.series, strict=True)
-        scaler = self._scaler_of(panel, [int(part.min(initial=len(one.values) - 1)) + 1 for part, one in pairs], where)
-
-        predictor, most = self._predictor(), int(steps[-1])
-        last = np.array([int(part.max(initial=-1)) for part in rows])
-        beyond = np.maximum(0, last + most + 1 - np.array([len(one.values) for one in panel.series]))
-        windows, starts = self._windows(panel, scaler, X, beyond, predictor.blocks(most), where)
-        series = np.repeat(np.arange(len(panel)), [len(part) for part in rows])
-        local = np.concatenate(rows)
-        factors = self._factors_at(panel, windows, starts, [part + 1 for part in rows])
-        forecast = predictor.forecast(
-            windows, starts[series] + local + 1, most, scaler.of(series), factors=factors, batch_size=batch_size
-        )
-        point = forecast.point[:, steps - 1]  # [O, S, C]
-        quantiles = interpolate_levels(forecast.quantiles[:, steps - 1], self._levels, wanted)
-        times = [one.axis.index.append(one.axis.future(int(k))) for one, k in zip(panel.series, beyond, strict=True)]
-        return _origin_table(panel, series, rows, times, steps, point, quantiles, wanted)
+        return self._fitted_panel().from_origins(panel, X, origins, steps, wanted, batch_size=batch_size, where=where)
 
     def stream(self, series=None):
         """Return a stream that goes on from here, one observation after another, at a cost that never grows.
@@ -803,15 +771,7 @@ class XLSTMForecaster(BaseForecaster):
         if series not in keys:
             shown = f"one of {keys[:5]}{' and more' if len(keys) > 5 else ''}" if panel.keys else "None: there is one"
             raise ParameterError(f"{type(self).__name__}.stream: series={series!r} is impossible; expected {shown}.")
-        number = keys.index(series)
-        return ForecastStream(
-            self._predictor(),
-            panel.series[number],
-            self._scaler.of(number),
-            self._covariates,
-            self._get_varnames(),
-            factors=None if self._factors is None else self._factors[number],
-        )
+        return ForecastStream(self._fitted_panel().subset([keys.index(series)]), self._get_varnames())
 
     def predict_residuals(self, y=None, X=None):
         """Return observed minus forecast values; of the training series where no `y` is given."""
@@ -837,12 +797,10 @@ class XLSTMForecaster(BaseForecaster):
         numbers = [j for j in range(len(panel)) if panel.key(j) in parts]
         wanted = [parts[panel.key(j)] for j in numbers]
         steps = [panel.series[j].axis.steps_of(one.index) for j, one in zip(numbers, wanted, strict=True)]
-        some = copy.copy(self)
-        some._panel, some._scaler = panel.subset(numbers), self._scaler.at(numbers)
-        some._factors = None if self._factors is None else self._factors[numbers]
-        points, _ = some._forecast_steps(steps, X, where)
+        some = self._fitted_panel().subset(numbers)
+        points, _ = some.at_steps(steps, X, where)
         residuals = [one.to_numpy(dtype=np.float64) - point for one, point in zip(wanted, points, strict=True)]
-        return some._panel.frame(residuals, [one.index for one in wanted], self._get_varnames())
+        return some.panel.frame(residuals, [one.index for one in wanted], self._get_varnames())
 
     def _predict_moving_cutoff(self, y, cv, X=None, update_params=True, reset_forecaster=True):
         """Update and predict window by window, also where there is no freq by which sktime could shift the cutoff."""
@@ -865,66 +823,9 @@ class XLSTMForecaster(BaseForecaster):
     def _levels(self) -> np.ndarray:
         return self._fit_config.quantile_levels
 
-    def _predictor(self) -> Predictor:
-        return Predictor(self.network_, self._levels, self._calibration)
-
-    def _scaler_of(self, panel: Panel, cuts: list[int], where: str) -> SeriesScaler:
-        """Return level and scale of each series: as fitted, or, of one that was not there, measured before its cut."""
-        place = {self._panel.key(j): j for j in range(len(self._panel))}
-        alike = (self._panel.keys is None) == (panel.keys is None)
-        scalers = []
-        for j, one in enumerate(panel.series):
-            fitted = place.get(panel.key(j)) if alike else None
-            if fitted is not None:
-                scalers.append(self._scaler.of(fitted))
-                continue
-            before = one.values[: cuts[j]]
-            if ((~np.isnan(before)).sum(axis=0) < MIN_OBSERVED).any():
-                raise DataError(
-                    f"{where}: the series {panel.key(j)!r} is new to the forecaster and has less than {MIN_OBSERVED} "
-                    f"observed values in a column up to its first origin, {one.axis.index[cuts[j] - 1]}, to be scaled "
-                    "by. Begin with a later origin, or leave it out."
-                )
-            scalers.append(SeriesScaler.fit(before))
-        return SeriesScaler.stack(scalers)
-
-    def _factors_at(self, panel: Panel, windows: Windows, starts: np.ndarray, origins: list[np.ndarray]):
-        """Return the factors of the widths at origins of each series, one after the other; None where they are fixed.
-
-        They have learned from what came after the cutoff, of a series that was not there from its first origin on.
-        """
-        start = self._calibration
-        if self._factors is None or not isinstance(start, WidthFactors):
-            return None
-        place = {self._panel.key(j): j for j in range(len(self._panel))}
-        parts = []
-        for j, (one, rows) in enumerate(zip(panel.series, origins, strict=True)):
-            widths, known = start, int(rows.min(initial=len(one.values)))
-            if (fitted := place.get(panel.key(j))) is not None:
-                widths = replace(start, factors=self._factors[fitted])
-                known = int(one.axis.index.searchsorted(self._panel.series[fitted].axis.index[-1], side="right"))
-            learned = follow(
-                widths,
-                self.network_,
-                windows,
-                self._levels,
-                first=int(starts[j]) + max(known - windows.horizon + 1, 1),
-                origins=starts[j] + rows,
-            )
-            parts.append(learned)
-        return np.concatenate(parts)
-
-    def _windows(self, panel, scaler, X, beyond: np.ndarray, blocks: int, where: str) -> tuple[Windows, np.ndarray]:
-        """Lay a panel out with what is known of the `beyond` (S,) rows that follow it, and room for whole blocks."""
-        config = self.network_.config
-        device = next(self.network_.parameters()).device
-        future = None
-        if len(self._covariates.known):
-            future = panel.future_x(X, beyond, self._covariates.columns, where)
-        ahead = max(blocks * config.horizon, int(beyond.max(initial=0)))
-        return panel_windows(
-            panel, scaler, self._covariates, config.context_length, config.horizon, device, ahead=ahead, future=future
-        )
+    def _fitted_panel(self) -> FittedPanel:
+        predictor = Predictor(self.network_, self._levels, self._calibration)
+        return FittedPanel(predictor, self._panel, self._scaler, self._covariates, self._factors)
 
     def _forecast(self, fh, X, where: str) -> tuple[list[pd.Index], list[np.ndarray], list[np.ndarray]]:
         """Return times, points (n, C) and quantiles (n, C, Q) of each series at a horizon, in the sample too."""
@@ -934,36 +835,7 @@ class XLSTMForecaster(BaseForecaster):
             times = [one.axis.at(part) for one, part in zip(self._panel.series, steps, strict=True)]
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        return times, *self._forecast_steps(steps, X, where)
-
-    def _forecast_steps(self, steps: list[np.ndarray], X, where: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return points (n, C) and quantiles (n, C, Q) of each series at steps of its own."""
-        panel, predictor = self._panel, self._predictor()
-        most = np.array([max(0, int(part.max())) for part in steps])
-        windows, starts = self._windows(panel, self._scaler, X, most, predictor.blocks(int(most.max())), where)
-        sizes = np.array([len(part) for part in steps])
-        series, flat = np.repeat(np.arange(len(panel)), sizes), np.concatenate(steps)
-        lengths = np.array([len(one.values) for one in panel.series])
-        point = np.empty((len(flat), len(panel.columns)))
-        quantiles = np.empty((*point.shape, len(self._levels)))
-        ahead = flat > 0
-        if ahead.any():
-            # One origin for each series, its end; every step is looked up in what is forecast from there.
-            asked, place = np.unique(series[ahead], return_inverse=True)
-            factors = None if self._factors is None else self._factors[asked]
-            forecast = predictor.forecast(
-                windows, starts[asked] + lengths[asked], int(most.max()), self._scaler.of(asked), factors=factors
-            )
-            point[ahead] = forecast.point[place, flat[ahead] - 1]
-            quantiles[ahead] = forecast.quantiles[place, flat[ahead] - 1]
-        if not ahead.all():
-            of = series[~ahead]
-            origins = starts[of] + lengths[of] - 1 + flat[~ahead]
-            factors = None if self._factors is None else self._factors[of]
-            forecast = predictor.forecast(windows, origins, 1, self._scaler.of(of), factors=factors)
-            point[~ahead], quantiles[~ahead] = forecast.point[:, 0], forecast.quantiles[:, 0]
-        cuts = np.cumsum(sizes)[:-1]
-        return np.split(point, cuts), np.split(quantiles, cuts)
+        return times, *self._fitted_panel().at_steps(steps, X, where)
 
     def save_model(self, path):
         """Write the fitted forecaster to a model file, which cannot run code when it is loaded.
@@ -1084,26 +956,3 @@ def _steps(fh, axis: TimeAxis) -> np.ndarray:
     elif isinstance(axis.index, pd.DatetimeIndex) and isinstance(values, pd.PeriodIndex):
         values = values.to_timestamp()
     return axis.steps_of(values)
-
-
-def _origin_table(panel, series, rows, times, steps, point, quantiles, levels) -> pd.DataFrame:
-    """Put forecasts (O, S, C) and (O, S, C, Q) of many origins into a long table."""
-    count, per_row = len(steps), len(panel.columns)
-    origin = _join([one.axis.index[part] for one, part in zip(panel.series, rows, strict=True)])
-    target = _join([when[(part[:, None] + steps).ravel()] for when, part in zip(times, rows, strict=True)])
-    keys = np.empty(len(panel), dtype=object)
-    keys[:] = [panel.key(j) for j in range(len(panel))]
-    table: dict[str | float, object] = {
-        "series": 0 if panel.keys is None else keys[series].repeat(count * per_row),
-        "origin": origin.repeat(count * per_row),
-        "step": np.tile(np.repeat(steps, per_row), len(series)),
-        "time": target.repeat(per_row),
-        "variable": np.tile(panel.columns.to_numpy(), len(series) * count),
-        "point": point.ravel(),
-    }
-    table |= {float(level): quantiles[..., j].ravel() for j, level in enumerate(levels)}
-    return pd.DataFrame(table)
-
-
-def _join(parts: list[pd.Index]) -> pd.Index:
-    return parts[0].append(parts[1:]) if len(parts) > 1 else parts[0]

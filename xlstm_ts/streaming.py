@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xlstm_ts.data.covariates import CovariatePlan, with_categories
-from xlstm_ts.data.panel import Panel, panel_windows
-from xlstm_ts.data.scaler import SeriesScaler
+from xlstm_ts.data.covariates import with_categories
+from xlstm_ts.data.panel import Panel
 from xlstm_ts.data.series import SeriesArray, check_columns
 from xlstm_ts.data.time_axis import MOST_STEPS, TimeAxis
-from xlstm_ts.data.windows import Windows
 from xlstm_ts.errors import DataError, DataTypeError, ParameterError
-from xlstm_ts.inference import Predictor
+from xlstm_ts.fitted_panel import FittedPanel
 from xlstm_ts.quantiles import check_levels, interpolate_levels
-from xlstm_ts.training.calibration import WidthFactors, follow
 
 
 class ForecastStream:
@@ -35,18 +32,10 @@ class ForecastStream:
 
     Parameters
     ----------
-    predictor : Predictor
-        Fitted network, quantile levels and calibration.
-    series : SeriesArray
-        What was seen so far.
-    scaler : SeriesScaler
-        Level and scale (C,) of the series.
-    covariates : CovariatePlan
-        What the network reads of X and of the clock.
+    fitted : FittedPanel
+        Of one series.
     names : sequence
         Names of the C variables in forecasts.
-    factors : array of shape (L, C, Q), optional
-        Of the widths, where calibration learns from what comes.
 
     Examples
     --------
@@ -60,22 +49,16 @@ class ForecastStream:
     ('1960-01', 12)
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        series: SeriesArray,
-        scaler: SeriesScaler,
-        covariates: CovariatePlan,
-        names: Sequence,
-        *,
-        factors: np.ndarray | None = None,
-    ):
-        self._predictor, self._scaler, self._covariates = predictor, scaler, covariates
+    def __init__(self, fitted: FittedPanel, names: Sequence):
+        self._fitted = fitted
         self._names = pd.Index(names, tupleize_cols=False)
-        config = predictor.network.config
-        self._factors = factors
-        self._rows = config.context_length + (0 if factors is None else config.horizon)
-        self._series = _end_of(series, self._rows)
+        config = fitted.predictor.network.config
+        self._rows = config.context_length + (0 if fitted.factors is None else config.horizon)
+        self._keep(fitted)
+
+    @property
+    def _series(self) -> SeriesArray:
+        return self._fitted.panel.series[0]
 
     @property
     def cutoff(self) -> Any:
@@ -103,7 +86,7 @@ class ForecastStream:
         where = f"{type(self).__name__}.push"
         frame = self._framed(y, where)
         check_columns(frame.columns, self._series.columns, where)
-        plan = self._covariates.columns
+        plan = self._fitted.covariates.columns
         self._refuse_x(X, where)
         if X is not None:
             X = with_categories(X.to_frame() if isinstance(X, pd.Series) else X)
@@ -114,14 +97,15 @@ class ForecastStream:
                 "later times only; to change what was seen, update the forecaster and make another stream."
             )
         new = series.values[series.axis.index > self.cutoff]
-        if ((self._scaler.scale == 0) & (np.nan_to_num(new - self._scaler.level) != 0)).any():
+        level, scale = self._fitted.scaler.parts
+        if ((scale == 0) & (np.nan_to_num(new - level) != 0)).any():
             warnings.warn(
                 f"{where}: a variable that was constant in training now moves; its forecast stays at that constant.",
                 UserWarning,
                 stacklevel=2,
             )
-        self._factors = self._learned(series, len(series.values) - len(new), where)
-        self._series = _end_of(series, self._rows)
+        grown, _ = self._fitted.grown(replace(self._fitted.panel, series=(series,)), where)
+        self._keep(grown)
 
     def forecast(
         self, fh: int | Sequence[int] | None = None, X: pd.DataFrame | None = None, *, quantile_levels: Any = None
@@ -158,55 +142,22 @@ class ForecastStream:
         most = int(steps[-1])
         if X is not None:
             X = with_categories(X.to_frame() if isinstance(X, pd.Series) else X)
-        windows, end = self._windows(self._series, X, most, where)
-        factors = None if self._factors is None else self._factors[None]
-        forecast = self._predictor.forecast(windows, np.array([end]), most, self._scaler, factors=factors)
+        (points,), (quantiles,) = self._fitted.at_steps([steps], X, where)
         times = self._series.axis.future(most)[steps - 1]
         if wanted is None:
-            return pd.DataFrame(forecast.point[0, steps - 1], index=times, columns=self._names)
-        quantiles = interpolate_levels(forecast.quantiles[0, steps - 1], self._predictor.levels, wanted)  # [S, C, Q]
+            return pd.DataFrame(points, index=times, columns=self._names)
+        quantiles = interpolate_levels(quantiles, self._fitted.predictor.levels, wanted)  # [S, C, Q]
         columns = pd.MultiIndex.from_product([self._names, [float(level) for level in wanted]])
         return pd.DataFrame(quantiles.reshape(len(steps), -1), index=times, columns=columns)
 
-    def _windows(self, series: SeriesArray, X: pd.DataFrame | None, ahead: int, where: str) -> tuple[Windows, int]:
-        """Lay a series out with what is known of the `ahead` rows after it, and return where they begin."""
-        network = self._predictor.network
-        horizon = network.config.horizon
-        panel = Panel((series,), None, [series.axis.index.name])
-        future = None
-        if len(self._covariates.known):
-            future = panel.future_x(X, np.array([ahead]), self._covariates.columns, where)
-        windows, starts = panel_windows(
-            panel,
-            SeriesScaler.stack([self._scaler]),
-            self._covariates,
-            network.config.context_length,
-            horizon,
-            next(network.parameters()).device,
-            ahead=self._predictor.blocks(ahead) * horizon,
-            future=future,
-        )
-        return windows, int(starts[0]) + len(series.values)
-
-    def _learned(self, series: SeriesArray, known: int, where: str) -> np.ndarray | None:
-        """Return the factors of the widths after the rows from `known` on, where they learn."""
-        start, predictor = self._predictor.calibration, self._predictor
-        if self._factors is None or not isinstance(start, WidthFactors):
-            return self._factors
-        windows, end = self._windows(series, None, 0, where)
-        learned = follow(
-            replace(start, factors=self._factors),
-            predictor.network,
-            windows,
-            predictor.levels,
-            first=max(known - windows.horizon + 1, 1),
-            origins=np.array([end]),
-        )
-        return learned[0]
+    def _keep(self, fitted: FittedPanel) -> None:
+        """Keep what the next forecasts read, and no more."""
+        series = _end_of(fitted.panel.series[0], self._rows)
+        self._fitted = replace(fitted, panel=Panel((series,), None, [series.axis.index.name]))
 
     def _steps(self, fh: int | Sequence[int] | None, where: str) -> np.ndarray:
         if fh is None:
-            return np.arange(1, self._predictor.network.config.horizon + 1)
+            return np.arange(1, self._fitted.predictor.network.config.horizon + 1)
         steps = np.unique(np.atleast_1d(np.asarray(fh)))
         if not np.issubdtype(steps.dtype, np.integer) or steps.size == 0 or steps[0] < 1 or steps[-1] > MOST_STEPS:
             raise ParameterError(f"{where}: fh={fh!r} is impossible; expected steps ahead, from 1 to {MOST_STEPS}.")
@@ -233,7 +184,7 @@ class ForecastStream:
         return pd.DataFrame(row[None], index=self._series.axis.future(1), columns=columns)
 
     def _refuse_x(self, X: Any, where: str) -> None:
-        if X is not None and not self._covariates.columns:
+        if X is not None and not self._fitted.covariates.columns:
             raise DataError(f"{where}: X was given, but the forecaster was fitted without. Leave it out.")
 
 
