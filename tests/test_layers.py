@@ -20,6 +20,7 @@ ORDER = [
     "quantiles",
     "piecewise_normal",
     "memory",
+    "archive",
     # tensors in, tensors out
     "kernels.states",
     "kernels.arguments",

@@ -19,7 +19,7 @@ import pytest
 import safetensors.numpy
 from helpers import monthly, tiny_forecaster
 
-from xlstm_ts import XLSTMForecaster, XLSTMRegressor, backtest, persistence
+from xlstm_ts import XLSTMForecaster, XLSTMRegressor, archive, backtest, persistence
 from xlstm_ts.data.calendar import EasterOffset, FixedDate, TradingCalendar, WeekdayFrom
 from xlstm_ts.errors import BackendError, ModelFileError, ParameterError, XLSTMError
 from xlstm_ts.forecaster import ShortSeriesWarning
@@ -348,8 +348,8 @@ def small():
 
 
 def contents(path):
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("config.json")), safetensors.numpy.load(archive.read("weights.safetensors"))
+    with zipfile.ZipFile(path) as zipped:
+        return json.loads(zipped.read("config.json")), safetensors.numpy.load(zipped.read("weights.safetensors"))
 
 
 def load_bytes(data, folder):
@@ -366,15 +366,15 @@ def sealed(body):
 def rezipped(config, weights, **options):
     """Return a file of other contents whose every sha256 is right."""
     config = config if isinstance(config, bytes) else json.dumps(config).encode()
-    return persistence._pack(config, weights, "test")
+    return archive._pack(config, weights, persistence.MODEL_FILE, "test")
 
 
 def test_the_parts_can_be_checked_without_us(small, tmp_path):
     pd.testing.assert_series_equal(load_bytes(small[2], tmp_path).predict(), small[1], check_exact=True)
-    with zipfile.ZipFile(io.BytesIO(small[2])) as archive:
-        assert archive.testzip() is None
-        sums = dict(line.split()[::-1] for line in archive.read("SHA256SUMS").decode().splitlines())
-        assert sums == {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sums}
+    with zipfile.ZipFile(io.BytesIO(small[2])) as zipped:
+        assert zipped.testzip() is None
+        sums = dict(line.split()[::-1] for line in zipped.read("SHA256SUMS").decode().splitlines())
+        assert sums == {name: hashlib.sha256(zipped.read(name)).hexdigest() for name in sums}
         assert sorted(sums) == ["config.json", "weights.safetensors"]
 
 
@@ -402,10 +402,10 @@ def test_random_changes_of_a_sealed_file_end_in_a_typed_error_or_a_model(small, 
     """Who makes a file makes its sums, too: then the parser stands alone."""
     data = small[2]
     random = np.random.default_rng(2)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        config, weights = archive.read("config.json"), archive.read("weights.safetensors")
+    with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+        config, weights = zipped.read("config.json"), zipped.read("weights.safetensors")
     for turn in range(300):
-        parts = [bytearray(config), bytearray(weights), bytearray(data[: -persistence.SEAL_LENGTH])]
+        parts = [bytearray(config), bytearray(weights), bytearray(data[: -archive.SEAL_LENGTH])]
         part = parts[turn % 3]
         for place in random.integers(len(part), size=1 + turn % 4):
             part[place] = random.integers(256)
@@ -423,8 +423,8 @@ def test_a_newer_format_says_so(small, tmp_path):
 
 
 def raw(small):
-    with zipfile.ZipFile(io.BytesIO(small[2])) as archive:
-        return json.loads(archive.read("config.json")), archive.read("weights.safetensors")
+    with zipfile.ZipFile(io.BytesIO(small[2])) as zipped:
+        return json.loads(zipped.read("config.json")), zipped.read("weights.safetensors")
 
 
 def test_a_file_of_another_class_is_refused(small, tmp_path):
@@ -466,21 +466,21 @@ def test_hostile_contents_are_refused(name, small, tmp_path):
 def test_bombs_are_refused(small, tmp_path):
     config, weights = raw(small)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("config.json", b" " * 10**7)
-        archive.writestr("weights.safetensors", weights)
-        archive.writestr("SHA256SUMS", b"")
-        archive.comment = bytes(persistence.SEAL_LENGTH)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("config.json", b" " * 10**7)
+        zipped.writestr("weights.safetensors", weights)
+        zipped.writestr("SHA256SUMS", b"")
+        zipped.comment = bytes(archive.SEAL_LENGTH)
     with pytest.raises(ModelFileError, match="zip of other entries"):
-        load_bytes(sealed(buffer.getvalue()[: -persistence.SEAL_LENGTH]), tmp_path)
+        load_bytes(sealed(buffer.getvalue()[: -archive.SEAL_LENGTH]), tmp_path)
 
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as zipped:
         for k in range(500):
-            archive.writestr(f"../{k}", b"")
-        archive.comment = bytes(persistence.SEAL_LENGTH)
+            zipped.writestr(f"../{k}", b"")
+        zipped.comment = bytes(archive.SEAL_LENGTH)
     with pytest.raises(ModelFileError, match="zip of another form"):
-        load_bytes(sealed(buffer.getvalue()[: -persistence.SEAL_LENGTH]), tmp_path)
+        load_bytes(sealed(buffer.getvalue()[: -archive.SEAL_LENGTH]), tmp_path)
 
     header = (2**60).to_bytes(8, "little")
     with pytest.raises(ModelFileError, match="too many arrays"):
@@ -507,7 +507,8 @@ def test_nothing_runs_while_a_file_is_read(small, tmp_path):
 
 
 def test_the_source_has_no_way_to_run_what_it_reads():
-    nodes = list(ast.walk(ast.parse(Path(persistence.__file__).read_text(encoding="utf-8"))))
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (archive, persistence)]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
     called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
@@ -575,7 +576,7 @@ class Failing:
     def __init__(self, monkeypatch, error, n):
         self.calls, self.error, self.n = [], error, n
         for name in ("open", "write", "fsync", "close", "replace"):
-            monkeypatch.setattr(persistence.os, name, self.wrap(name, getattr(os, name)))
+            monkeypatch.setattr(archive.os, name, self.wrap(name, getattr(os, name)))
 
     def wrap(self, name, original):
         def call(*arguments, **options):
@@ -596,7 +597,7 @@ class Failing:
 def test_a_write_that_fails_anywhere_leaves_what_was_there(error, before, small, tmp_path, monkeypatch):
     model, _, whole = small
     path = tmp_path / "model.xlstm"
-    monkeypatch.setattr(persistence, "PIECE", 4000)
+    monkeypatch.setattr(archive, "PIECE", 4000)
     failed = []
     for n in range(1, 100):
         if before is not None:

@@ -5,38 +5,26 @@ adds): a file names kinds, never classes to import, and what is not in the table
 written. Numbers in bulk lie in the weights file: each parameter of a network by its name, all other arrays one after
 the other in a pool per dtype, so that a panel of many series makes a short header.
 
-The comment of the zip is the sha256 of every byte before it. It is compared before anything is parsed, so that a
-damaged file is never read. It says nothing of who wrote a file, so what is parsed is bounded too: entries are not
-compressed, their number and sizes are capped, and networks are built without memory until their shapes are those of
-the arrays at hand.
+That a file is whole, and how it comes onto the disk, is for `xlstm_ts.archive` to see. That says nothing of who wrote
+it, so what is parsed is bounded: networks are built without memory until their shapes are those of the arrays at hand.
 """
 
 import dataclasses
 import datetime as dt
-import hashlib
-import io
-import json
 import math
-import os
 import re
-import secrets
-import stat
-import struct
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-import safetensors.numpy
 import torch
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
 from xlstm_ts import __version__
+from xlstm_ts.archive import FileKind, checked_target, path_of, read_archive, write_archive
 from xlstm_ts.data.calendar import (
     EasterOffset,
     FixedDate,
@@ -52,7 +40,7 @@ from xlstm_ts.data.series import SeriesArray
 from xlstm_ts.data.time_axis import TimeAxis
 from xlstm_ts.data.time_features import TimeFeatures
 from xlstm_ts.data.transformers import Tail
-from xlstm_ts.errors import ModelFileError, ParameterError
+from xlstm_ts.errors import ModelFileError
 from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
 from xlstm_ts.nn.regression import RegressionConfig, RegressionNetwork
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
@@ -62,17 +50,18 @@ from xlstm_ts.training.loop import TrainingConfig
 FORMAT = 1
 """Counts up when older releases could misread a file; a newer one is refused by name."""
 
-CONFIG, WEIGHTS, SUMS = "config.json", "weights.safetensors", "SHA256SUMS"
-SEAL = b"sha256 "
-SEAL_LENGTH = len(SEAL) + 64
+MODEL_FILE = FileKind(
+    noun="model file",
+    parameter="path",
+    example="model.xlstm",
+    format=FORMAT,
+    error=ModelFileError,
+    foreign="(save_model writes model files, not save)",
+    again="Copy it again from where it is whole, or save the model again.",
+    smaller="Fit on fewer series, or use sktime's save.",
+)
 
-LARGEST_FILE = 2**31 - 2**16
-"""Bytes: what a zip without 64-bit extensions holds."""
-
-LARGEST_CONFIG, LARGEST_HEADER, LARGEST_DIRECTORY = 2**27, 2**22, 2**10
 DEEPEST = 100
-
-PIECE = 2**20  # bytes written at once
 POOLED = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
 SCALARS = (*POOLED, "bool")
 NAMED = ("object", "str", "string", "bool")  # dtypes of an Index that is written value by value
@@ -111,20 +100,17 @@ def write_model(path: Any, estimator: Any, parameters: Mapping[str, Any], kinds:
     ModelFileError
         An attribute cannot be written without code, or the file cannot be written; what was there before is intact.
     """
-    target = _checked_target(path, where)
+    target = checked_target(path, MODEL_FILE, where)
     writer = _Writer(kinds, where)
     state = {name: value for name, value in vars(estimator).items() if name not in parameters}
     config = {
-        "format": FORMAT,
         "class": type(estimator).__name__,
-        "xlstm_ts": __version__,
         "torch": torch.__version__,
         "parameters": {name: writer.encode(value, f"the parameter {name}") for name, value in parameters.items()},
         "state": {name: writer.encode(value, f"the attribute {name}") for name, value in state.items()},
         "shared": writer.shared,
     }
-    text = json.dumps(config, allow_nan=False).encode()
-    _replace(target, _pack(text, safetensors.numpy.save(writer.arrays()), where), where)
+    write_archive(target, config, writer.arrays(), MODEL_FILE, where)
 
 
 def read_model(
@@ -152,9 +138,8 @@ def read_model(
     ModelFileError
         The file is not there, damaged, of a newer format, of another class, or no model file at all.
     """
-    source = _path_of(path, where)
-    data = _read(source, where)
-    config, weights = _unpack(data, source, where)
+    source = path_of(path, MODEL_FILE, where)
+    config, weights = read_archive(source, MODEL_FILE, where)
     if config.get("class") != kind.__name__:
         raise ModelFileError(
             f"{where}: {source} holds a model of the class {config.get('class')!r}, not {kind.__name__}. Load it with "
@@ -501,157 +486,3 @@ class _Reader:
                 raise ValueError(f"the weights {name!r} are not of the shape that the network has")
         network.load_state_dict(tensors, assign=True)
         return network.to(self._device).eval()
-
-
-# Bytes
-
-
-def _pack(config: bytes, weights: bytes, where: str) -> bytes:
-    """Return the bytes of a model file."""
-    if len(config) > LARGEST_CONFIG or len(config) + len(weights) > LARGEST_FILE - LARGEST_DIRECTORY:
-        raise ModelFileError(
-            f"{where}: the model takes {len(weights) / 2**30:.2f} GiB of arrays and {len(config) / 2**20:.0f} MiB of "
-            f"names and settings; a model file holds {LARGEST_FILE / 2**30:.0f} GiB, and {LARGEST_CONFIG / 2**20:.0f} "
-            "MiB of the latter. Fit on fewer series, or use sktime's save. Nothing was written."
-        )
-    entries = {CONFIG: config, WEIGHTS: weights}
-    entries[SUMS] = _sums(entries)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-        archive.comment = bytes(SEAL_LENGTH)
-    body = buffer.getvalue()[:-SEAL_LENGTH]
-    return body + _seal(body)
-
-
-def _sums(entries: Mapping[str, bytes]) -> bytes:
-    """Return what ``sha256sum --check`` reads."""
-    return "".join(f"{hashlib.sha256(entries[name]).hexdigest()}  {name}\n" for name in (CONFIG, WEIGHTS)).encode()
-
-
-def _seal(body: bytes | memoryview) -> bytes:
-    return SEAL + hashlib.sha256(body).hexdigest().encode()
-
-
-def _unpack(data: bytes, source: Path, where: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return config and arrays of the bytes of a model file."""
-    if not data.startswith(b"PK") or not data[-SEAL_LENGTH:].startswith(SEAL):
-        raise ModelFileError(
-            f"{where}: {source} is not a whole model file: it is of another kind (save_model writes model files, not "
-            "save), or its end is missing. Copy it again from where it is whole, or save the model again."
-        )
-    if _seal(memoryview(data)[:-SEAL_LENGTH]) != data[-SEAL_LENGTH:]:
-        raise ModelFileError(
-            f"{where}: {source} is damaged: its bytes do not have the sha256 that it ends with. Copy it again from "
-            "where it is whole, or save the model again."
-        )
-    try:
-        entries = _entries(data)
-        config = json.loads(entries[CONFIG])
-        version = config["format"]
-        if type(version) is int and version > FORMAT:
-            raise ModelFileError(
-                f"{where}: {source} has the format {version}, written by xlstm_ts {config.get('xlstm_ts')}; this is "
-                f"{__version__}, which reads formats up to {FORMAT}. Upgrade xlstm_ts."
-            )
-        if version != FORMAT or entries[SUMS] != _sums(entries):
-            raise ValueError(f"its format is {version!r}, or its parts do not have their sha256")
-        if int.from_bytes(entries[WEIGHTS][:8], "little") > LARGEST_HEADER:
-            raise ValueError("it lists too many arrays")
-        return config, safetensors.numpy.load(entries[WEIGHTS])
-    except ModelFileError:
-        raise
-    except Exception as error:  # whatever a file holds that passes for no model
-        raise ModelFileError(
-            f"{where}: {source} is no model file, although its sha256 is right: {error}. Save the model again."
-        ) from error
-
-
-def _entries(data: bytes) -> dict[str, bytes]:
-    """Return the entries of a zip, none of which is larger than the zip."""
-    end = len(data) - SEAL_LENGTH - 22
-    signature, count, size = struct.unpack("<4s6xHI", data[end : end + 16])
-    if signature != b"PK\5\6" or count != 3 or size > LARGEST_DIRECTORY or data[end - 20 : end - 16] == b"PK\6\7":
-        raise ValueError("it is a zip of another form")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        listed = archive.infolist()
-        plain = all(one.compress_type == zipfile.ZIP_STORED and one.file_size < len(data) for one in listed)
-        if [one.filename for one in listed] != [CONFIG, WEIGHTS, SUMS] or not plain:
-            raise ValueError("it is a zip of other entries")
-        if listed[0].file_size > LARGEST_CONFIG:
-            raise ValueError(f"its {CONFIG} is too large")
-        return {one.filename: archive.read(one) for one in listed}
-
-
-# Files
-
-
-def _path_of(path: Any, where: str) -> Path:
-    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-        raise ParameterError(f'{where}: path={path!r} is not the name of a file. Give one, such as "model.xlstm".')
-    return Path(path)
-
-
-def _checked_target(path: Any, where: str) -> Path:
-    """Return the file that a path leads to, through links; raise if none can be written there."""
-    target = Path(os.path.realpath(_path_of(path, where)))
-    if target.is_dir():
-        raise ModelFileError(f'{where}: {path} is a folder. Name a file in it, such as "{target / "model.xlstm"}".')
-    if target.exists() and not target.is_file():
-        raise ModelFileError(f"{where}: {path} is a device or a pipe, not a file. Give another name.")
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{where}: there is no folder {target.parent} for {path}. Make it first.")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise ModelFileError(f"{where}: {path} is protected from writing. Give another name, or allow it.")
-    return target
-
-
-def _replace(target: Path, data: bytes, where: str) -> None:
-    """Write a file beside the target, and put it in its place when it is on the disk."""
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(handle, left[:PIECE]) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.replace(part, target)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(part)
-        if isinstance(error, OSError):
-            raise ModelFileError(
-                f"{where}: {target} cannot be written ({error.strerror or error}). What was there before is as it "
-                "was. Make room, or give another name."
-            ) from error
-        raise
-    with suppress(OSError, AttributeError):  # the new name, too, should outlast a crash; not every system can say so
-        folder = os.open(target.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _read(source: Path, where: str) -> bytes:
-    try:
-        info = source.stat()
-        if not stat.S_ISREG(info.st_mode):
-            kind = "a folder" if stat.S_ISDIR(info.st_mode) else "a device or a pipe"
-            raise ModelFileError(f"{where}: {source} is {kind}, not a model file. Give the file's own name.")
-        if info.st_size > LARGEST_FILE:
-            raise ModelFileError(
-                f"{where}: {source} has {info.st_size} bytes; a model file has {LARGEST_FILE} at most. Give another."
-            )
-        return source.read_bytes()
-    except ModelFileError:
-        raise
-    except OSError as error:
-        raise ModelFileError(
-            f"{where}: {source} cannot be read ({error.strerror or error}). Give the name of a file that save_model "
-            "wrote."
-        ) from error
