@@ -952,3 +952,108 @@ def test_auto_reads_the_shape_off_the_series():
 def test_another_word_than_auto_is_named(name):
     with pytest.raises(ParameterError, match=f"{name}='all'"):
         small(**{name: "all"}).fit(hourly())
+
+
+# Several networks
+
+
+@pytest.fixture
+def all_are_near(monkeypatch):
+    monkeypatch.setattr("xlstm_ts.training.fitting.NEAR", 100.0)
+
+
+@pytest.mark.usefixtures("all_are_near")
+def test_several_context_lengths_give_the_mean_of_the_networks_of_each():
+    y = hourly(300, columns=2)
+    model = small(context_length=(8, 24, 16), validation_fraction=0.3, calibrate=False).fit(y)
+
+    assert [member.config.context_length for member in model.network_.members] == [24, 16, 8]
+    history = model.history_
+    assert history.loc[history.groupby("network")["valid_loss"].idxmin(), "epoch"].tolist() == model.best_epoch_
+    assert history.groupby("network")["context_length"].first().tolist() == [24, 16, 8]
+    assert history["averaged"].all()
+    alone = []
+    for member in model.network_.members:
+        one = copy.deepcopy(model)
+        one.network_ = member
+        alone.append(one.predict_quantiles(fh=[1, 3], alpha=[0.1, 0.5]))
+    expected = sum(alone) / 3
+    pd.testing.assert_frame_equal(model.predict_quantiles(fh=[1, 3], alpha=[0.1, 0.5]), expected, rtol=1e-5)
+    first = small(context_length=24, validation_fraction=0.3, calibrate=False).fit(y)
+    pd.testing.assert_frame_equal(alone[0], first.predict_quantiles(fh=[1, 3], alpha=[0.1, 0.5]))
+
+
+@pytest.mark.parametrize("loss", ["quantile", "student_t"])
+def test_networks_far_from_the_best_are_left_out(loss, monkeypatch):
+    settings = {"context_length": (24, 8, 2), "validation_fraction": 0.3, "calibrate": False, "loss": loss}
+    model = small(**settings).fit(hourly(400))
+
+    least = model.history_.groupby("network")["valid_loss"].min()
+    margin = 0.02 if loss == "student_t" else 0.02 * least.min()
+    near = least <= least.min() + margin
+    assert not near.all()
+    assert model.history_.groupby("network")["averaged"].all().tolist() == near.tolist()
+    members = model.network_.members if near.sum() > 1 else [model.network_]
+    assert [one.config.context_length for one in members] == np.array([24, 8, 2])[near].tolist()
+    assert len(model.best_epoch_) == near.sum()
+
+
+def test_networks_of_one_length_differ_in_their_seeds():
+    model = small(context_length=[8, 8]).fit(hourly(100))
+
+    one, other = (member.state_dict() for member in model.network_.members)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_read_of_several_networks_ends_before_an_origin():
+    y = hourly(140)
+    model = small(context_length=(8, 16)).fit(y[:120])
+    changed = y.copy()
+    changed.iloc[130:] += 100
+
+    one, other = (model.predict_origins(each, origins=y.index[[119, 124, 129]], fh=[1, 4, 9]) for each in (y, changed))
+
+    pd.testing.assert_frame_equal(one, other)
+    for origin, rows in one.groupby("origin"):
+        again = copy.deepcopy(model)
+        later = y[120:].loc[:origin]
+        again = again.update(later, update_params=False) if len(later) else again
+        np.testing.assert_allclose(rows["point"], again.predict(fh=[1, 4, 9]).iloc[:, 0], rtol=1e-5)
+
+
+def test_an_update_trains_every_network():
+    y = hourly(130)
+    model = small(context_length=(8, 16)).fit(y[:120])
+    before = copy.deepcopy(model.network_)
+
+    model.update(y[120:])
+
+    for one, other in zip(before.members, model.network_.members, strict=True):
+        assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_an_interrupt_keeps_the_networks_that_are_there(monkeypatch):
+    from xlstm_ts.training import fitting
+
+    train, runs = fitting.train, []
+
+    def interrupted(*arguments, **options):
+        runs.append(1)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(fitting, "train", interrupted)
+    model = small(context_length=(8, 16), validation_fraction=0.3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(hourly(300))
+
+    assert model.is_fitted
+    assert model.network_.config.context_length == 16
+    assert np.isfinite(model.predict(fh=[1, 2]).to_numpy()).all()
+
+
+@pytest.mark.parametrize("lengths", [(), (8, 0), (8, "all"), (8, 2.5)], ids=str)
+def test_impossible_context_lengths_are_named(lengths):
+    with pytest.raises(ParameterError, match="context_length"):
+        small(context_length=lengths).fit(hourly())

@@ -77,6 +77,8 @@ CASES = {
     "missing": ({}, missing(monthly(columns=2))),
     "constant": ({}, monthly()["a"] * 0 + 7.5),
     "auto": ({"context_length": "auto", "patch_length": "auto", "backbone": "auto", "layout": "auto"}, monthly()["a"]),
+    "several": ({"context_length": (8, 16), "validation_fraction": 0.4, "refit_on_all": True}, monthly(columns=2)),
+    "several points": ({"context_length": [8, 4, 8], "loss": "mae"}, monthly()),
     "levels as array": ({"quantile_levels": np.array([0.25, 0.5, 0.75])}, monthly()["a"]),
     "random state": ({"random_state": np.random.RandomState(3)}, monthly()["a"]),
     "integers": ({}, monthly()["a"].set_axis(range(48))),

@@ -62,8 +62,10 @@ class XLSTMForecaster(BaseForecaster):
     ----------
     horizon : int, default=24
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
-    context_length : int or "auto", default="auto"
-        Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. "auto"
+    context_length : int, tuple of int, or "auto", default="auto"
+        Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. Of several
+        lengths, a network is trained for each, one after the other; the quantiles of those whose held-out loss is at
+        most 2 % above the best are averaged. The same length again is a network of other random numbers. "auto"
         takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512
         where the mixer reads steps within the day and 96 elsewhere.
     backbone : {"auto", "patch", "stacked", "mixer"}, default="auto"
@@ -153,13 +155,15 @@ class XLSTMForecaster(BaseForecaster):
 
     Attributes
     ----------
-    network_ : ForecastNetwork
-        The trained network.
+    network_ : ForecastNetwork or NetworkAverage
+        The trained network, or networks.
     history_ : pd.DataFrame
-        One row per epoch: losses, learning rate, seconds.
-    best_epoch_ : int
+        One row per epoch: losses, learning rate, seconds. Of several networks, also which one, the longest context
+        first, and whether it is in the average.
+    best_epoch_ : int, or list of int
         The epoch whose weights are kept. Training starts at a ridge regression with its empirical quantiles; 0
-        means that nothing learned after it was better on the held-out windows.
+        means that nothing learned after it was better on the held-out windows. Of several networks, one for
+        each that is averaged.
     calibrated_ : bool
         Whether intervals were calibrated on held-out windows.
     calibration_coverage_ : pd.DataFrame or None
@@ -428,7 +432,7 @@ class XLSTMForecaster(BaseForecaster):
         """Fit a network to a frame."""
         self._check_parameters(where)
         # What is impossible is named before the data are looked at.
-        self._fit_config_of(self._network_config(self._shape(rows=1000, channels=1, season=1), 1, ()))
+        self._fit_config_of(self._shapes(rows=1000, channels=1, season=1), 1, ())
         device = resolve_device(self.device, where)
         # What X says of times after those of y is known ahead at best: no category is learned from there.
         seen = None if X is None else X[X.index.isin(y.index)]
@@ -440,8 +444,8 @@ class XLSTMForecaster(BaseForecaster):
         covariates = CovariatePlan.unscaled(columns, clock)
         longest = max((one.axis.index for one in panel.series), key=len)
         rows = len(longest)
-        shape = self._shape(rows=rows, channels=y.shape[1], season=seasonal_period(longest))
-        config = self._fit_config_of(self._network_config(shape, y.shape[1], tuple(covariates.known.tolist())))
+        shapes = self._shapes(rows=rows, channels=y.shape[1], season=seasonal_period(longest))
+        config = self._fit_config_of(shapes, y.shape[1], tuple(covariates.known.tolist()))
         fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
         self._warn_if_short(where, rows, fitted)
         if fitted.still and not fitted.late:
@@ -507,16 +511,23 @@ class XLSTMForecaster(BaseForecaster):
             named = value is None or isinstance(value, list | tuple | pd.Index)
             require(named, name, value, "a list of columns of X, or None")
 
-    def _shape(self, *, rows: int, channels: int, season: int) -> Shape:
-        """Return the part of the network's shape that may be "auto"."""
+    def _shapes(self, *, rows: int, channels: int, season: int) -> list[Shape]:
+        """Return the part of each network's shape that may be "auto", the longest context first."""
         given = {name: getattr(self, name) for name in Shape._fields}
-        for name in ("context_length", "patch_length"):
-            number = is_whole(given[name]) or (isinstance(given[name], str) and given[name] == "auto")
-            require(number, name, given[name], 'a whole number, 1 or above, or "auto"')
+        lengths = given.pop("context_length")
+        several = isinstance(lengths, list | tuple | np.ndarray)
+        require(not several or len(lengths) > 0, "context_length", lengths, "one length or more")
+        for length in lengths if several else [lengths]:
+            _require_number_or_auto("context_length", length, given_as=lengths)
+        _require_number_or_auto("patch_length", given["patch_length"])
         for name in ("backbone", "layout"):
             require(isinstance(given[name], str), name, given[name], 'a name, or "auto"')
-        given = {name: value for name, value in given.items() if not (isinstance(value, str) and value == "auto")}
-        return choose_shape(rows, channels, season, **given)
+        given = {name: value for name, value in given.items() if not _is_auto(value)}
+        shapes = [
+            choose_shape(rows, channels, season, context_length=None if _is_auto(length) else length, **given)
+            for length in (lengths if several else [lengths])
+        ]
+        return sorted(shapes, key=lambda shape: -shape.context_length)
 
     def _network_config(self, shape: Shape, channels: int, known: tuple[bool, ...]) -> NetworkConfig:
         return NetworkConfig(
@@ -548,7 +559,8 @@ class XLSTMForecaster(BaseForecaster):
             gradient_clip=self.gradient_clip,
         )
 
-    def _fit_config_of(self, network: NetworkConfig) -> FitConfig:
+    def _fit_config_of(self, shapes: list[Shape], channels: int, known: tuple[bool, ...]) -> FitConfig:
+        network, *others = (self._network_config(shape, channels, known) for shape in shapes)
         return FitConfig(
             network,
             self._training_config(),
@@ -558,6 +570,7 @@ class XLSTMForecaster(BaseForecaster):
             refit_on_all=bool(self.refit_on_all),
             verbose=bool(self.verbose),
             quantile_levels=np.asarray(self.quantile_levels, dtype=np.float64),
+            others=tuple(others),
         )
 
     def _warn_if_short(self, where: str, rows: int, fitted: Fitted) -> None:
@@ -933,6 +946,15 @@ _KINDS = (
     ),
 )
 """What a fitted forecaster holds beside the parts of `xlstm_ts.persistence`."""
+
+
+def _is_auto(value) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _require_number_or_auto(name: str, value, given_as=None) -> None:
+    shown = value if given_as is None else given_as
+    require(is_whole(value) or _is_auto(value), name, shown, 'a whole number, 1 or above, or "auto"')
 
 
 def _names(columns) -> list:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.windows import LARGEST, Windows
+from xlstm_ts.nn.average import NetworkAverage
 from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork
 from xlstm_ts.quantiles import interpolate_levels, pool_paths
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
@@ -35,7 +36,7 @@ class Predictor:
 
     Parameters
     ----------
-    network : ForecastNetwork
+    network : ForecastNetwork or NetworkAverage
         Trained.
     levels : array of shape (Q,)
         Quantile levels, symmetric around one half.
@@ -43,7 +44,7 @@ class Predictor:
         What turns the network's output into quantiles; None to take it as it is.
     """
 
-    network: ForecastNetwork
+    network: ForecastNetwork | NetworkAverage
     levels: np.ndarray
     calibration: WidthFactors | ResidualQuantiles | None
 

@@ -41,6 +41,7 @@ from xlstm_ts.data.time_axis import TimeAxis
 from xlstm_ts.data.time_features import TimeFeatures
 from xlstm_ts.data.transformers import Tail
 from xlstm_ts.errors import ModelFileError
+from xlstm_ts.nn.average import NetworkAverage
 from xlstm_ts.nn.network import ForecastNetwork, NetworkConfig
 from xlstm_ts.nn.regression import RegressionConfig, RegressionNetwork
 from xlstm_ts.training.calibration import ResidualQuantiles, WidthFactors
@@ -316,7 +317,7 @@ RECORDS = (
 )
 """Data classes and named tuples, written field by field."""
 
-NETWORKS = (ForecastNetwork, RegressionNetwork)
+NETWORKS = (ForecastNetwork, NetworkAverage, RegressionNetwork)
 
 
 def record(kind: Any) -> Kind:
@@ -417,7 +418,8 @@ class _Writer:
         self._count += 1
         for name, tensor in network.state_dict().items():
             self._networks[prefix + name] = tensor.detach().cpu().contiguous().numpy()
-        return [prefix, self.encode(network.config, place)]
+        shape = network.configs if isinstance(network, NetworkAverage) else network.config
+        return [prefix, self.encode(shape, place)]
 
 
 class _Reader:

@@ -43,6 +43,7 @@ def small_data(monkeypatch):
     monkeypatch.setitem(module.SEASON, "etth1", 12)
     monkeypatch.setattr(module, "LINEAR_LOOKBACKS", (6, 12, 24))
     monkeypatch.setattr(module, "SEARCH", {"context_length": (8, 12), "learning_rate": (3e-4, 1e-2)})
+    monkeypatch.setattr(module, "POOL", {"loss": ("mae", "quantile"), "context_length": (6, 12)})
 
 
 def read(path):
@@ -127,7 +128,7 @@ def test_the_search_takes_what_was_best_on_the_validation_part(tmp_path):
     log = Table(tmp_path / "a.csv", module.SEARCH_COLUMNS)
     said = []
 
-    chosen, fitted = module.search(
+    chosen, trained = module.search(
         Task.load("etth1", 6), Setting(**SMALL), seed=0, device=CPU, log=log, say=said.append
     )
     again = module.search(Task.load("etth1", 6), Setting(**SMALL), seed=0, device=CPU, log=log, say=said.append)
@@ -136,8 +137,8 @@ def test_the_search_takes_what_was_best_on_the_validation_part(tmp_path):
     best = min(rows, key=lambda row: float(row["valid_mse"]) + float(row["valid_mae"]))
     assert len(rows) == len(said) == 3
     assert Setting(**json.loads(best["configuration"])) == chosen
-    assert f"{fitted.validation.mse:.4f}" == best["valid_mse"]
-    assert again == (chosen, None)
+    assert f"{trained[chosen].validation.mse:.4f}" == best["valid_mse"]
+    assert again == (chosen, {})
 
 
 def test_a_cell_gets_a_row_per_model_and_seed_and_is_not_computed_again(tmp_path, monkeypatch):
@@ -152,18 +153,48 @@ def test_a_cell_gets_a_row_per_model_and_seed_and_is_not_computed_again(tmp_path
     assert models == [
         ("xlstm", "0"),
         ("xlstm", "1"),
+        ("xlstm_average", "0"),
+        ("xlstm_average", "1"),
         ("lstm", "0"),
         ("lstm", "1"),
         ("linear", "0"),
         ("seasonal_naive", "0"),
     ]
     assert all(0 < float(row["mse"]) < 5 and 0 < float(row["mae"]) < 3 for row in rows)
-    assert json.loads(rows[2]["configuration"])["layout"] == "l"
+    assert json.loads(rows[4]["configuration"])["layout"] == "l"
+    assert rows[2]["configuration"] == rows[3]["configuration"]
 
     before = path.read_bytes()
     monkeypatch.setattr(module, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     assert main([*arguments, *config]) == 0
     assert path.read_bytes() == before
+
+
+def test_an_average_is_of_the_networks_that_validation_finds_near_the_best(monkeypatch):
+    task = Task.load("etth1", 6)
+    monkeypatch.setattr(module, "NEAR", 0.05)
+
+    average = module.fit_pool(task, Setting(**SMALL), {}, device=CPU, say=str)
+
+    pool = [
+        fit(task, replace(Setting(**SMALL), loss=loss, context_length=length), seed=0, device=CPU)
+        for loss in ("mae", "quantile")
+        for length in (6, 12)
+    ]
+    least = min(sum(one.validation) for one in pool)
+    near = [one for one in pool if sum(one.validation) <= 1.05 * least]
+    assert [one.setting for one in average] == [one.setting for one in near]
+    assert 1 < len(near) < 4
+
+    got = module.score_average([(one.network, one.windows) for one in average], task.test)
+
+    forecasts = []
+    for one in near:
+        batch = one.windows.batch(task.test, 190)
+        quantiles = one.network.quantiles(one.network(**batch.inputs)[0]).detach().numpy()
+        forecasts.append(quantiles[..., quantiles.shape[-1] // 2])
+    error = np.mean(forecasts, axis=0) - batch.target.numpy()
+    assert got == pytest.approx((np.square(error).mean(), np.abs(error).mean()), rel=1e-5)
 
 
 def test_an_ablation_has_a_row_per_variant_and_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ SEASON = {
 """Steps of a day, or of a year; 1 where there is no season, which makes the naive forecast the last value."""
 
 PROTOCOLS = ("96", "tuned", "default")
-MODELS = ("xlstm", "lstm", "linear", "seasonal_naive")
+MODELS = ("xlstm", "xlstm_average", "lstm", "linear", "seasonal_naive")
 
 SHORT: dict[str, Any] = {"context_length": 96, "calendar": "day"}
 """What is set where the lookback is 96 steps, which on three of the sets is a day or less."""
@@ -67,6 +67,11 @@ SEARCH: dict[str, tuple] = {
     "loss": ("mae", "quantile"),
 }
 """What is tuned, one after the other."""
+
+POOL: dict[str, tuple] = {"calendar": ("day",), "loss": ("mae", "quantile"), "context_length": (336, 512, 720)}
+"""What differs among the networks that may be averaged: all combinations."""
+
+NEAR = 0.02  # how far above the best sum of MSE and MAE the networks in an average may be
 
 BATCH = 256  # windows that are scored at once
 MAX_FRAME_ROWS = 2_000_000  # rows of one frame of forecasts of the estimator
@@ -207,8 +212,9 @@ class Setting:
 
 
 class Fitted(NamedTuple):
-    """A network, what it reads, and what its training took."""
+    """A network, with what it was made, what it reads, and what its training took."""
 
+    setting: Setting
     network: ForecastNetwork
     windows: Windows
     validation: Score
@@ -230,7 +236,7 @@ def fit(task: Task, setting: Setting, *, seed: int, device: torch.device) -> Fit
         callbacks=[BestWeights(setting.patience)],
     )
     seconds = time.perf_counter() - start
-    return Fitted(network, windows, score(network, windows, task.validation), seconds)
+    return Fitted(setting, network, windows, score(network, windows, task.validation), seconds)
 
 
 def fit_linear(task: Task, *, device: torch.device) -> Fitted:
@@ -240,8 +246,9 @@ def fit_linear(task: Task, *, device: torch.device) -> Fitted:
     for context_length in LINEAR_LOOKBACKS:
         if context_length >= task.borders[0] // 2:
             continue
-        network, windows, _, _ = _start(task, Setting(context_length=context_length, layout="l"), 0, device)
-        found = Fitted(network, windows, score(network, windows, task.validation), time.perf_counter() - start)
+        setting = Setting(context_length=context_length, layout="l")
+        network, windows, _, _ = _start(task, setting, 0, device)
+        found = Fitted(setting, network, windows, score(network, windows, task.validation), time.perf_counter() - start)
         if best is None or found.validation.mse < best.validation.mse:
             best = found
     if best is None:
@@ -259,15 +266,22 @@ def _start(task: Task, setting: Setting, seed: int, device: torch.device):
     return network, windows, origins, generator
 
 
-@torch.no_grad()
 def score(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> Score:
     """Score the forecasts from some origins: the point, or the median."""
-    network.eval()
+    return score_average([(network, windows)], origins)
+
+
+@torch.no_grad()
+def score_average(members: Sequence[tuple[ForecastNetwork, Windows]], origins: np.ndarray) -> Score:
+    """Score the mean of the forecasts of networks, each of them with the windows that it reads."""
     total = np.zeros(2)
     for first in range(0, len(origins), BATCH):
-        batch = windows.batch(origins[first : first + BATCH], len(windows.values))
-        forecast = network.quantiles(network(**batch.inputs, carry=False)[0])
-        error = (forecast[..., forecast.shape[-1] // 2] - batch.target).double()
+        forecasts = []
+        for network, windows in members:
+            batch = windows.batch(origins[first : first + BATCH], len(windows.values))
+            quantiles = network.eval().quantiles(network(**batch.inputs, carry=False)[0])
+            forecasts.append(quantiles[..., quantiles.shape[-1] // 2])
+        error = (torch.stack(forecasts).mean(0) - batch.target).double()
         total += error.square().mean((1, 2)).sum().item(), error.abs().mean((1, 2)).sum().item()
     return Score(*(total / len(origins)))
 
@@ -286,10 +300,10 @@ def score_naive(task: Task, origins: np.ndarray) -> Score:
 
 def search(
     task: Task, start: Setting, *, seed: int, device: torch.device, log: "Table", say: Callable[[str], None]
-) -> tuple[Setting, Fitted | None]:
+) -> tuple[Setting, dict[Setting, Fitted]]:
     """Tune one thing after the other on the validation part, by the sum of MSE and MAE.
 
-    What `log` holds is not tried again. Returns the best setting, and its network if it was trained now.
+    What `log` holds is not tried again. Returns the best setting, and all networks that were trained now.
     """
     tried: dict[Setting, Fitted] = {}
 
@@ -310,7 +324,21 @@ def search(
         for candidate in [replace(best, **{name: value}) for value in values if value != getattr(best, name)]:
             if (loss := loss_of(candidate)) < least:
                 best, least = candidate, loss
-    return best, tried.get(best)
+    return best, tried
+
+
+def fit_pool(
+    task: Task, start: Setting, at_hand: dict[Setting, Fitted], *, device: torch.device, say: Callable[[str], None]
+) -> list[Fitted]:
+    """Train a network with each setting of the pool; return those that are nearly as good as the best on validation."""
+    pool = []
+    for values in itertools.product(*POOL.values()):
+        setting = replace(start, **dict(zip(POOL, values, strict=True)))
+        pool.append(at_hand.get(setting) or fit(task, setting, seed=0, device=device))
+        mse, mae = pool[-1].validation
+        say(f"  for the average {mse:.4f} {mae:.4f} {pool[-1].seconds:.0f} s {setting}")
+    least = min(sum(one.validation) for one in pool)
+    return [one for one in pool if sum(one.validation) <= (1 + NEAR) * least]
 
 
 class Table:
@@ -418,7 +446,7 @@ def run_long_horizon(
     log = Table(path.with_name(path.stem + "_search" + path.suffix), SEARCH_COLUMNS)
     cell = {"data": data, "horizon": horizon, "protocol": protocol}
     chosen: Setting | None = None
-    at_hand: Fitted | None = None
+    at_hand: dict[Setting, Fitted] = {}  # of seed 0
     for model, seed in itertools.product(models, range(seeds)):
         if (model in ("linear", "seasonal_naive") and seed) or (protocol == "default" and model != "xlstm"):
             continue
@@ -436,10 +464,19 @@ def run_long_horizon(
                 chosen = Setting(**(SHORT if protocol == "96" else {}) | (changes or {}))
                 if protocol == "tuned":
                     chosen, at_hand = search(task, chosen, seed=0, device=target, log=log, say=say)
-            setting = chosen if model == "xlstm" else replace(chosen, layout="l" * len(chosen.layout))
-            fitted = at_hand if at_hand is not None and (model, seed) == ("xlstm", 0) else None
-            fitted = fitted or fit(task, setting, seed=seed, device=target)
-            row = _network_row(task, fitted) | {"configuration": str(setting)}
+            if model == "xlstm_average":
+                first = results.find(key | {"seed": 0})
+                if first is None:
+                    average = fit_pool(task, chosen, at_hand, device=target, say=say)
+                else:
+                    settings = [Setting(**one) for one in json.loads(first["configuration"])]
+                    average = [fit(task, one, seed=seed, device=target) for one in settings]
+                row = _average_row(task, average)
+            else:
+                setting = chosen if model == "xlstm" else replace(chosen, layout="l" * len(chosen.layout))
+                fitted = at_hand.get(setting) if seed == 0 else None
+                fitted = fitted or fit(task, setting, seed=seed, device=target)
+                row = _network_row(task, fitted) | {"configuration": str(setting)}
         results.append(key | row | _circumstances(target))
         say(f"{data} {horizon} {protocol} {model} seed {seed}: MSE {row['mse']}, MAE {row['mae']}, {row['seconds']} s")
 
@@ -514,6 +551,15 @@ def _network_row(task: Task, fitted: Fitted) -> dict[str, Any]:
         "seconds": f"{fitted.seconds:.0f}",
         "parameters": sum(p.numel() for p in fitted.network.parameters()),
         "configuration": json.dumps({"context_length": fitted.network.config.context_length}),
+    }
+
+
+def _average_row(task: Task, average: Sequence[Fitted]) -> dict[str, Any]:
+    members = [(one.network, one.windows) for one in average]
+    return _scores(*(score_average(members, origins) for origins in (task.validation, task.test))) | {
+        "seconds": f"{sum(one.seconds for one in average):.0f}",
+        "parameters": sum(p.numel() for one in average for p in one.network.parameters()),
+        "configuration": json.dumps([asdict(one.setting) for one in average]),
     }
 
 

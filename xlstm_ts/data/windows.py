@@ -10,7 +10,7 @@ known ahead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +122,10 @@ class Windows:
         covariates = torch.from_numpy(table).to(device)
         mask = torch.from_numpy(np.asarray(known, dtype=bool)).to(device)
         return cls(plain.values, plain.observed, context_length, horizon, first, covariates, mask), starts
+
+    def of_length(self, context_length: int) -> "Windows":
+        """Return the same windows with contexts of another length; the values are shared."""
+        return self if context_length == self.context_length else replace(self, context_length=context_length)
 
     def contexts(self, origins: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return values and observed flags of the contexts, (B, T, C) each."""

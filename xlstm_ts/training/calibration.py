@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from xlstm_ts.data.windows import Windows
+from xlstm_ts.nn.average import NetworkAverage
 from xlstm_ts.nn.network import ForecastNetwork
 from xlstm_ts.training.loop import EVALUATION_BATCH, MAX_EVALUATION_WINDOWS
 
@@ -74,7 +75,7 @@ class HeldOut(NamedTuple):
 
 
 @torch.no_grad()
-def forecast_held_out(network: ForecastNetwork, windows: Windows, origins: np.ndarray) -> HeldOut:
+def forecast_held_out(network: ForecastNetwork | NetworkAverage, windows: Windows, origins: np.ndarray) -> HeldOut:
     """Run the network over held-out windows, thinned evenly if they are very many."""
     network.eval()
     stride = -(-len(origins) // MAX_EVALUATION_WINDOWS)
@@ -154,7 +155,7 @@ def _mirrored(pairs: np.ndarray) -> np.ndarray:
 
 def follow(
     start: WidthFactors,
-    network: ForecastNetwork,
+    network: ForecastNetwork | NetworkAverage,
     windows: Windows,
     levels: np.ndarray,
     *,

@@ -4,6 +4,7 @@ The end of the training period is held out by target time, at the same time in a
 when to stop, its later half calibrates. Levels and scales are measured before it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from xlstm_ts.data.panel import Panel, covariate_scaler, panel_scaler, panel_win
 from xlstm_ts.data.scaler import SeriesScaler
 from xlstm_ts.data.windows import Split, Windows, held_out_origins, split_by_target_time, training_origins
 from xlstm_ts.errors import DataError
+from xlstm_ts.nn.average import NetworkAverage, members_of
 from xlstm_ts.nn.network import POINT_LOSSES, ForecastNetwork, NetworkConfig
 from xlstm_ts.training.calibration import (
     MIN_WINDOWS,
@@ -32,6 +34,9 @@ from xlstm_ts.training.warm_start import warm_start
 
 NONE = np.arange(0)
 
+NEAR = 0.02
+"""How far above the least held-out loss, relative to it, networks may be that are averaged."""
+
 FEW_VALUES = 10
 """Observed values below which it is no wonder that a column hardly moves."""
 
@@ -43,7 +48,7 @@ class FitConfig:
     Parameters
     ----------
     network : NetworkConfig
-        Shape of the network.
+        Shape of the network; of several, of the one which reads furthest back.
     training : TrainingConfig
         How to take steps.
     patience : int
@@ -54,6 +59,8 @@ class FitConfig:
         As in `xlstm_ts.XLSTMForecaster`.
     quantile_levels : array of shape (Q,)
         Levels of the forecasts, symmetric around one half.
+    others : tuple of NetworkConfig
+        Networks that are trained after the first, and averaged with it.
     """
 
     network: NetworkConfig
@@ -64,6 +71,7 @@ class FitConfig:
     refit_on_all: bool
     verbose: bool
     quantile_levels: np.ndarray
+    others: tuple[NetworkConfig, ...] = ()
 
     def callbacks(self, *, early_stopping: bool) -> list[Callback]:
         """Return what watches a run."""
@@ -74,14 +82,14 @@ class FitConfig:
 class Fitted(NamedTuple):
     """What a fit leaves behind."""
 
-    network: ForecastNetwork
+    network: ForecastNetwork | NetworkAverage
     scaler: SeriesScaler  # (S, C)
     covariates: CovariatePlan
     calibration: WidthFactors | ResidualQuantiles | None
     calibrated: bool
     coverage: dict[float, tuple[float, float]] | None  # of the calibration windows, see `measure_coverage`
     history: list[dict]
-    best_epoch: int
+    best_epoch: int | list[int]  # of several networks, one for each
     stopping_windows: int
     held_out_windows: int
     late: bool  # all that can be learned from lies in the part to be held out, so nothing was
@@ -144,7 +152,7 @@ def fit_panel(
     cut = split_by_target_time(times, horizon, config.validation_fraction)
     for split in (cut, _uncut(panel)):
         data = _lay_out(panel, covariates, config.network, split, device)
-        origins, stops = data.origins("train", horizon)
+        origins, _ = data.origins("train", horizon)
         # A constant beginning of something that moves later teaches nothing of how far it may move.
         if len(origins) and (_moves(panel, split.train) or not _moves(panel, split.end)):
             break
@@ -156,32 +164,21 @@ def fit_panel(
         )
     valid, _ = data.origins("stop", horizon)
     held_out, _ = data.origins("calibrate", horizon)
-    generator = torch.Generator().manual_seed(seed)
-    network = ForecastNetwork.create(config.network, generator=generator, device=device)
-    penalty = warm_start(network, data.windows, origins, stop=stops, valid_origins=valid)
-    start = _linear_effect(network)
-    run = train(
-        network,
-        data.windows,
-        origins,
-        stop=stops,
-        valid_origins=valid,
-        config=config.training,
-        generator=generator,
-        callbacks=config.callbacks(early_stopping=len(valid) > 0),
-    )
-    best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
+    trained = _train_each(data, config, seed, device)
+    kept = _near_best(trained, config.network.loss)
+    network = _together([one.network for one in kept])
     calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
     if split is not cut:  # nor do residuals of a constant beginning tell a spread
         end = data._replace(split=cut)
         moving = np.concatenate([end.origins(part, horizon)[0] for part in ("stop", "calibrate")])
         origins = moving if len(moving) else origins
     calibration, coverage = _calibrate(network, data.windows, held_out, origins, config, calibrated)
-    interrupted = run.interrupted
+    interrupted = trained[-1].interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
         whole = data._replace(split=_uncut(panel))
-        again, interrupted = _train_on_all(whole, config, seed, best_epoch, penalty, start, device)
-        network = network if interrupted else again
+        again, interrupted = _train_on_all(whole, config, seed, kept, device)
+        network = network if interrupted else _together(again)
+    best_epochs = [one.best_epoch for one in kept]
     return Fitted(
         network,
         data.scaler,
@@ -189,8 +186,8 @@ def fit_panel(
         calibration,
         calibrated,
         coverage,
-        run.history,
-        best_epoch,
+        _history(trained, kept) if config.others else trained[0].history,
+        best_epochs if config.others else best_epochs[0],
         len(valid),
         len(held_out),
         split is not cut,
@@ -200,7 +197,7 @@ def fit_panel(
 
 
 def adapt(
-    network: ForecastNetwork,
+    network: ForecastNetwork | NetworkAverage,
     panel: Panel,
     scaler: SeriesScaler,
     covariates: CovariatePlan,
@@ -222,7 +219,9 @@ def adapt(
     origins = windows.usable(origins, stops)
     if len(origins):
         generator = torch.Generator().manual_seed(seed)
-        fine_tune(network, windows, origins, stop=stops, steps=steps, config=config.training, generator=generator)
+        options = {"stop": stops, "steps": steps, "config": config.training, "generator": generator}
+        for member in members_of(network):
+            fine_tune(member, windows.of_length(member.config.context_length), origins, **options)
 
 
 def _moves(panel: Panel, stops: np.ndarray) -> bool:
@@ -278,39 +277,115 @@ def _calibrate(network, windows, held_out, origins, config, calibrated):
     return fit(data), measure_coverage(data, levels, fit) if enough else None
 
 
-def _linear_effect(network: ForecastNetwork) -> torch.Tensor | None:
-    return None if network.effect is None else network.effect.covariate_weight.detach().clone()
+class _Trained(NamedTuple):
+    """A network, how it was trained, and what its start was made with."""
+
+    network: ForecastNetwork
+    history: list[dict]
+    best_epoch: int
+    loss: float  # of that epoch, on the held-out windows; NaN without any
+    penalty: float
+    effect: torch.Tensor | None
+    interrupted: bool
+
+
+def _together(networks: list[ForecastNetwork]) -> ForecastNetwork | NetworkAverage:
+    return networks[0] if len(networks) == 1 else NetworkAverage.of(networks)
+
+
+def _train_each(data: _Data, config: FitConfig, seed: int, device: torch.device) -> list[_Trained]:
+    """Train one network after the other; an interrupt ends that and keeps what there is, if there is anything."""
+    generator = torch.Generator().manual_seed(seed)
+    trained: list[_Trained] = []
+    for network in (config.network, *config.others):
+        try:
+            one = _train_one(data, config, network, generator, device)
+        except KeyboardInterrupt:
+            if not trained:
+                raise
+            return [*trained[:-1], trained[-1]._replace(interrupted=True)]
+        trained.append(one)
+        if one.interrupted:
+            break
+    return trained
+
+
+def _near_best(trained: list[_Trained], loss: str) -> list[_Trained]:
+    """Return the networks whose loss on the held-out windows is near the least: others would spoil the average."""
+    least = min(one.loss for one in trained)
+    if math.isnan(least):
+        return trained
+    far = NEAR if loss == "student_t" else NEAR * least  # a likelihood has no zero to be relative to
+    return [one for one in trained if one.loss <= least + far]
+
+
+def _history(trained: list[_Trained], kept: list[_Trained]) -> list[dict]:
+    """Return the rows of all networks, with their number, their context, and whether they are in the average."""
+    rows = []
+    for number, one in enumerate(trained):
+        length = one.network.config.context_length
+        which = {"network": number, "context_length": length, "averaged": any(one is other for other in kept)}
+        rows += [which | row for row in one.history]
+    return rows
+
+
+def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, device: torch.device) -> _Trained:
+    network = ForecastNetwork.create(shape, generator=generator, device=device)
+    windows = data.windows.of_length(shape.context_length)
+    origins, stops = data.origins("train", shape.horizon)
+    valid, _ = data.origins("stop", shape.horizon)
+    penalty = warm_start(network, windows, origins, stop=stops, valid_origins=valid)
+    effect = None if network.effect is None else network.effect.covariate_weight.detach().clone()
+    run = train(
+        network,
+        windows,
+        origins,
+        stop=stops,
+        valid_origins=valid,
+        config=config.training,
+        generator=generator,
+        callbacks=config.callbacks(early_stopping=len(valid) > 0),
+    )
+    best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
+    loss = min((row["valid_loss"] for row in run.history), default=math.nan)
+    return _Trained(network, run.history, best_epoch, loss, penalty, effect, run.interrupted)
 
 
 def _train_on_all(
-    data: _Data,
-    config: FitConfig,
-    seed: int,
-    epochs: int,
-    penalty: float,
-    effect: torch.Tensor | None,
-    device: torch.device,
-) -> tuple[ForecastNetwork, bool]:
-    """Train a second network on every row, as long as was best for the first; say whether that was interrupted."""
+    data: _Data, config: FitConfig, seed: int, trained: list[_Trained], device: torch.device
+) -> tuple[list[ForecastNetwork], bool]:
+    """Train second networks on every row, as long as was best for the first; say whether that was interrupted."""
     generator = torch.Generator().manual_seed(seed)
-    network = ForecastNetwork.create(config.network, generator=generator, device=device)
-    origins, stops = data.origins("train", config.network.horizon)
-    if network.effect is not None and effect is not None:
-        network.effect.covariate_weight.data.copy_(effect)  # its penalty was judged on held-out windows
-    warm_start(network, data.windows, origins, stop=stops, valid_origins=NONE, penalty=penalty)
-    if epochs == 0:
+    networks: list[ForecastNetwork] = []
+    for one in trained:
+        try:
+            network, interrupted = _train_again(data, config, one, generator, device)
+        except KeyboardInterrupt:
+            return networks, True
+        if interrupted:
+            return networks, True
+        networks.append(network)
+    return networks, False
+
+
+def _train_again(data: _Data, config: FitConfig, one: _Trained, generator, device) -> tuple[ForecastNetwork, bool]:
+    shape = one.network.config
+    network = ForecastNetwork.create(shape, generator=generator, device=device)
+    windows = data.windows.of_length(shape.context_length)
+    origins, stops = data.origins("train", shape.horizon)
+    if network.effect is not None and one.effect is not None:
+        network.effect.covariate_weight.data.copy_(one.effect)  # its penalty was judged on held-out windows
+    warm_start(network, windows, origins, stop=stops, valid_origins=NONE, penalty=one.penalty)
+    if one.best_epoch == 0:
         return network, False
-    try:
-        run = train(
-            network,
-            data.windows,
-            origins,
-            stop=stops,
-            valid_origins=NONE,
-            config=replace(config.training, max_epochs=epochs),
-            generator=generator,
-            callbacks=config.callbacks(early_stopping=False),
-        )
-    except KeyboardInterrupt:
-        return network, True
+    run = train(
+        network,
+        windows,
+        origins,
+        stop=stops,
+        valid_origins=NONE,
+        config=replace(config.training, max_epochs=one.best_epoch),
+        generator=generator,
+        callbacks=config.callbacks(early_stopping=False),
+    )
     return network, run.interrupted
