@@ -70,6 +70,7 @@ ORDER = [
     "training.seeds",
     "training.defaults",
     "training.callbacks",
+    "training.checkpoint",
     "training.loop",
     "training.covariate_start",
     "training.warm_start",

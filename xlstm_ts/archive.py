@@ -7,6 +7,7 @@ compressed, and their number and sizes are capped.
 A file is written beside its place and moved there once it is on the disk: it is the old one or the new one.
 """
 
+import glob
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ import os
 import secrets
 import stat
 import struct
+import time
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,6 +39,7 @@ LARGEST_CONFIG, LARGEST_HEADER, LARGEST_DIRECTORY = 2**27, 2**22, 2**10
 
 PIECE = 2**20  # bytes written at once
 PART = ".part"  # ending of a file that is not whole yet
+ABANDONED = 60  # seconds after which nobody writes to such a file any more
 
 
 class FileKind(NamedTuple):
@@ -198,7 +201,7 @@ def _entries(data: bytes) -> dict[str, bytes]:
 
 def _replace(target: Path, data: bytes, kind: FileKind, where: str) -> None:
     """Write a file beside the target, and put it in its place when it is on the disk."""
-    part = target.with_name(f".{secrets.token_hex(8)}{PART}")
+    part = target.with_name(f"{_part_prefix(target)}{secrets.token_hex(8)}{PART}")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
@@ -224,6 +227,19 @@ def _replace(target: Path, data: bytes, kind: FileKind, where: str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _part_prefix(target: Path) -> str:
+    return f".{target.name[:40]}."  # short enough for a name with it to be no longer than names may be
+
+
+def remove_parts(target: Path) -> None:
+    """Remove what processes that were killed while they wrote a file left beside it."""
+    with suppress(OSError):
+        for part in target.parent.glob(f"{glob.escape(_part_prefix(target))}*{PART}"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > ABANDONED:
+                    part.unlink()
 
 
 def _read(source: Path, kind: FileKind, where: str) -> bytes:

@@ -37,5 +37,9 @@ class DatasetError(XLSTMError, RuntimeError):
     """A data set is unknown, cannot be fetched, or is not the file that its hash promises."""
 
 
+class CheckpointError(XLSTMError, OSError):
+    """A training run cannot be written, or what was written is not a whole run of the same data and settings."""
+
+
 class ModelFileError(XLSTMError, OSError):
     """A model cannot be written to a file, or a file is not a whole model that this release reads."""

@@ -36,6 +36,7 @@ from xlstm_ts.piecewise_normal import PiecewiseNormal
 from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.streaming import ForecastStream
 from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors
+from xlstm_ts.training.checkpoint import Checkpoint
 from xlstm_ts.training.defaults import Shape, choose_shape
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
@@ -150,6 +151,12 @@ class XLSTMForecaster(BaseForecaster):
     random_state : int, RandomState or None, default=None
         Same value, machine, versions, device and threads: the same bits. No global seed is read or set, but for
         the `RandomState` that is passed.
+    checkpoint : str or PathLike, optional
+        A file in which training is kept while it goes on, so that a fit that was killed can be called again and goes
+        on where it was: to the same bits as if nothing had happened, on the same machine. It is removed when `fit`
+        is done; a file of other data, parameters or versions is an error that names them. Where many fits share
+        the parameter (a search, a backtest that refits), give a folder that is there: each fit then has a file of
+        its own in it. Needs a `random_state`.
     verbose : bool, default=False
         Whether a progress bar is shown while training.
 
@@ -185,6 +192,8 @@ class XLSTMForecaster(BaseForecaster):
         The device is not here.
     TrainingError
         The loss was not finite.
+    CheckpointError
+        The checkpoint cannot be written, or is damaged or of another fit.
 
     Warns
     -----
@@ -279,6 +288,7 @@ class XLSTMForecaster(BaseForecaster):
         calendar=None,
         device="auto",
         random_state=None,
+        checkpoint=None,
         verbose=False,
     ):
         self.horizon = horizon
@@ -315,6 +325,7 @@ class XLSTMForecaster(BaseForecaster):
         self.calendar = calendar
         self.device = device
         self.random_state = random_state
+        self.checkpoint = checkpoint
         self.verbose = verbose
         super().__init__()
 
@@ -434,6 +445,8 @@ class XLSTMForecaster(BaseForecaster):
         # What is impossible is named before the data are looked at.
         self._fit_config_of(self._shapes(rows=1000, channels=1, season=1), 1, ())
         device = resolve_device(self.device, where)
+        settings = {"patience": self.patience, "validation_fraction": self.validation_fraction}
+        checkpoint = Checkpoint.of(self.checkpoint, self.random_state, where, **settings)
         # What X says of times after those of y is known ahead at best: no category is learned from there.
         seen = None if X is None else X[X.index.isin(y.index)]
         columns = plan_columns(seen, _names(self.past_covariates), _names(self.static_covariates), where)
@@ -446,7 +459,9 @@ class XLSTMForecaster(BaseForecaster):
         rows = len(longest)
         shapes = self._shapes(rows=rows, channels=y.shape[1], season=seasonal_period(longest))
         config = self._fit_config_of(shapes, y.shape[1], tuple(covariates.known.tolist()))
-        fitted = fit_panel(panel, covariates, config, seed=self._seed, device=device, where=where)
+        fitted = fit_panel(
+            panel, covariates, config, seed=self._seed, device=device, where=where, checkpoint=checkpoint
+        )
         self._warn_if_short(where, rows, fitted)
         if fitted.still and not fitted.late:
             series, column = fitted.still[0]

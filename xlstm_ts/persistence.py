@@ -14,6 +14,7 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -259,6 +260,7 @@ def _plain_scalar(value: np.generic) -> list:
 KINDS = (
     Kind(tuple, list, tuple),
     Kind(dict, lambda value: [[key, part] for key, part in value.items()], lambda plain: {k: v for k, v in plain}),
+    Kind(PurePath, str, Path),
     Kind(dt.date, dt.date.isoformat, dt.date.fromisoformat),
     Kind(dt.tzinfo, _plain_zone, _restore_zone),
     Kind(np.generic, _plain_scalar, _restore_scalar),
@@ -289,7 +291,7 @@ KINDS = (
 )
 """Values that are not numbers, text, lists or None already."""
 
-FAMILIES = (np.generic, BaseOffset, dt.tzinfo)
+FAMILIES = (np.generic, BaseOffset, dt.tzinfo, PurePath)
 """Kinds whose subclasses are written too, since what comes back is compared or the subclass is named."""
 
 RECORDS = (

@@ -18,6 +18,7 @@ from xlstm_ts.errors import DataError, DataTypeError
 from xlstm_ts.nn.regression import RegressionConfig, RegressionNetwork
 from xlstm_ts.persistence import read_model, write_model
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
+from xlstm_ts.training.checkpoint import Checkpoint
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.loop import TrainingConfig, train
 from xlstm_ts.training.seeds import draw_seed
@@ -82,6 +83,10 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Same value, machine, versions, device and threads: the same bits. No global seed is read or set, but for
         the `RandomState` that is passed.
+    checkpoint : str or PathLike, optional
+        A file in which training is kept while it goes on, so that a fit that was killed can be called again and goes
+        on where it was, or a folder in which each of many fits has one: as in `xlstm_ts.XLSTMForecaster`. Needs a
+        `random_state`.
     verbose : bool, default=False
         Whether a progress bar is shown while training.
 
@@ -108,6 +113,8 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
         The device is not here.
     TrainingError
         The loss was not finite.
+    CheckpointError
+        The checkpoint cannot be written, or is damaged or of another fit.
 
     Notes
     -----
@@ -156,6 +163,7 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
         validation_fraction=0.2,
         device="auto",
         random_state=None,
+        checkpoint=None,
         verbose=False,
     ):
         self.context_length = context_length
@@ -177,6 +185,7 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.device = device
         self.random_state = random_state
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     def fit(self, X, y):
@@ -201,6 +210,8 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
         training = self._training_config()
         self._network_config(1, 1)  # what is impossible is named before the data are looked at
         device = resolve_device(self.device, where)
+        settings = {"patience": self.patience, "validation_fraction": fraction}
+        checkpoint = Checkpoint.of(self.checkpoint, self.random_state, where, **settings)
         values, targets = self._check_fit(X, y, where)
         one_target, targets = targets.ndim == 1, targets.reshape(len(values), -1)
         config = self._network_config(values.shape[-1], targets.shape[1])
@@ -226,7 +237,10 @@ class XLSTMRegressor(RegressorMixin, BaseEstimator):
             config=training,
             generator=generator,
             callbacks=self._callbacks(early_stopping=stop < rows),
+            checkpoint=checkpoint,
         )
+        if checkpoint is not None and not run.interrupted:
+            checkpoint.remove()
         self.network_ = network
         self.history_ = pd.DataFrame(run.history)
         self.best_epoch_ = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch

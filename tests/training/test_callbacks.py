@@ -17,7 +17,7 @@ from xlstm_ts.training.loop import TrainingConfig, evaluate, train
 def play(callback, losses):
     """Tell a callback of epochs with these validation losses; the only weight is the number of the epoch."""
     network = torch.nn.Linear(1, 1, bias=False)
-    run = SimpleNamespace(network=network, history=[], best_epoch=None, stop=False, total_steps=len(losses))
+    run = SimpleNamespace(network=network, history=[], best_epoch=None, stop=False, total_steps=len(losses), step=0)
     for epoch, loss in enumerate(losses):
         with torch.no_grad():
             network.weight.fill_(epoch)

@@ -18,6 +18,7 @@ class Run:
     total_steps: int
     history: list[dict] = field(default_factory=list)
     best_epoch: int | None = None
+    step: int = 0
     stop: bool = False
     interrupted: bool = False
 
@@ -37,6 +38,13 @@ class Callback:
     def on_train_end(self, run: Run) -> None:
         """After the last epoch, an interrupt included."""
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what a run that goes on needs of this callback, beside its history."""
+        return {}
+
+    def restore(self, run: Run, tensors: dict[str, torch.Tensor]) -> None:
+        """Take it on, before the start of a run that goes on."""
+
 
 class BestWeights(Callback):
     """Keep the weights of the best epoch, stop when `patience` epochs brought nothing better, and restore them."""
@@ -48,7 +56,8 @@ class BestWeights(Callback):
 
     def on_train_start(self, run: Run) -> None:
         """Count the start as epoch 0."""
-        self._keep(run)
+        if self.weights is None:
+            self._keep(run)
 
     def on_epoch_end(self, run: Run) -> None:
         """Compare the epoch with the best so far."""
@@ -62,6 +71,15 @@ class BestWeights(Callback):
         run.best_epoch, self.loss = run.history[-1]["epoch"], run.history[-1]["valid_loss"]
         self.weights = {name: value.detach().clone() for name, value in run.network.state_dict().items()}
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the best weights."""
+        return self.weights or {}
+
+    def restore(self, run: Run, tensors: dict[str, torch.Tensor]) -> None:
+        """Take the best weights on; their loss stands in the history."""
+        self.weights = tensors
+        self.loss = next(row["valid_loss"] for row in run.history if row["epoch"] == run.best_epoch)
+
     def on_train_end(self, run: Run) -> None:
         """Go back to the best epoch."""
         if self.weights is not None:
@@ -73,7 +91,7 @@ class Progress(Callback):
 
     def on_train_start(self, run: Run) -> None:
         """Open the bar."""
-        self.bar = tqdm(total=run.total_steps, desc="training", unit="step")
+        self.bar = tqdm(total=run.total_steps, initial=run.step, desc="training", unit="step")
 
     def on_step_end(self, run: Run) -> None:
         """Advance it."""

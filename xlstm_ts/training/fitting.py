@@ -29,6 +29,7 @@ from xlstm_ts.training.calibration import (
     measure_coverage,
 )
 from xlstm_ts.training.callbacks import BestWeights, Callback, Progress
+from xlstm_ts.training.checkpoint import Checkpoint
 from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
 from xlstm_ts.training.warm_start import warm_start
 
@@ -121,7 +122,14 @@ class _Data(NamedTuple):
 
 
 def fit_panel(
-    panel: Panel, covariates: CovariatePlan, config: FitConfig, *, seed: int, device: torch.device, where: str
+    panel: Panel,
+    covariates: CovariatePlan,
+    config: FitConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    where: str,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Fit one network to all series of a panel.
 
@@ -139,6 +147,9 @@ def fit_panel(
         Where to train.
     where : str
         Object and method, for the messages.
+    checkpoint : Checkpoint, optional
+        Where training is written while it goes on, each network in a stage of its own; what follows it is quick and
+        is computed again. It is removed when all is done, and stays after an interrupt.
 
     Raises
     ------
@@ -146,6 +157,8 @@ def fit_panel(
         No window has something to read and something to learn.
     TrainingError
         A loss was not finite.
+    CheckpointError
+        Training cannot be written, or what was written is damaged or of another fit.
     """
     horizon = config.network.horizon
     times = panel.times()
@@ -164,7 +177,7 @@ def fit_panel(
         )
     valid, _ = data.origins("stop", horizon)
     held_out, _ = data.origins("calibrate", horizon)
-    trained = _train_each(data, config, seed, device)
+    trained = _train_each(data, config, seed, device, checkpoint)
     kept = _near_best(trained, config.network.loss)
     network = _together([one.network for one in kept])
     calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
@@ -176,8 +189,10 @@ def fit_panel(
     interrupted = trained[-1].interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
         whole = data._replace(split=_uncut(panel))
-        again, interrupted = _train_on_all(whole, config, seed, kept, device)
+        again, interrupted = _train_on_all(whole, config, seed, kept, device, checkpoint)
         network = network if interrupted else _together(again)
+    if checkpoint is not None and not interrupted:
+        checkpoint.remove()
     best_epochs = [one.best_epoch for one in kept]
     return Fitted(
         network,
@@ -293,13 +308,16 @@ def _together(networks: list[ForecastNetwork]) -> ForecastNetwork | NetworkAvera
     return networks[0] if len(networks) == 1 else NetworkAverage.of(networks)
 
 
-def _train_each(data: _Data, config: FitConfig, seed: int, device: torch.device) -> list[_Trained]:
+def _train_each(
+    data: _Data, config: FitConfig, seed: int, device: torch.device, checkpoint: Checkpoint | None
+) -> list[_Trained]:
     """Train one network after the other; an interrupt ends that and keeps what there is, if there is anything."""
     generator = torch.Generator().manual_seed(seed)
     trained: list[_Trained] = []
-    for network in (config.network, *config.others):
+    for number, network in enumerate((config.network, *config.others)):
+        stage = None if checkpoint is None else checkpoint.stage(f"network{number}")
         try:
-            one = _train_one(data, config, network, generator, device)
+            one = _train_one(data, config, network, generator, device, stage)
         except KeyboardInterrupt:
             if not trained:
                 raise
@@ -329,7 +347,7 @@ def _history(trained: list[_Trained], kept: list[_Trained]) -> list[dict]:
     return rows
 
 
-def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, device: torch.device) -> _Trained:
+def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, device, checkpoint) -> _Trained:
     network = ForecastNetwork.create(shape, generator=generator, device=device)
     windows = data.windows.of_length(shape.context_length)
     origins, stops = data.origins("train", shape.horizon)
@@ -345,6 +363,7 @@ def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, 
         config=config.training,
         generator=generator,
         callbacks=config.callbacks(early_stopping=len(valid) > 0),
+        checkpoint=checkpoint,
     )
     best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
     loss = min((row["valid_loss"] for row in run.history), default=math.nan)
@@ -352,14 +371,20 @@ def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, 
 
 
 def _train_on_all(
-    data: _Data, config: FitConfig, seed: int, trained: list[_Trained], device: torch.device
+    data: _Data,
+    config: FitConfig,
+    seed: int,
+    trained: list[_Trained],
+    device: torch.device,
+    checkpoint: Checkpoint | None,
 ) -> tuple[list[ForecastNetwork], bool]:
     """Train second networks on every row, as long as was best for the first; say whether that was interrupted."""
     generator = torch.Generator().manual_seed(seed)
     networks: list[ForecastNetwork] = []
-    for one in trained:
+    for number, one in enumerate(trained):
+        stage = None if checkpoint is None else checkpoint.stage(f"all{number}")
         try:
-            network, interrupted = _train_again(data, config, one, generator, device)
+            network, interrupted = _train_again(data, config, one, generator, device, stage)
         except KeyboardInterrupt:
             return networks, True
         if interrupted:
@@ -368,7 +393,9 @@ def _train_on_all(
     return networks, False
 
 
-def _train_again(data: _Data, config: FitConfig, one: _Trained, generator, device) -> tuple[ForecastNetwork, bool]:
+def _train_again(
+    data: _Data, config: FitConfig, one: _Trained, generator, device, checkpoint
+) -> tuple[ForecastNetwork, bool]:
     shape = one.network.config
     network = ForecastNetwork.create(shape, generator=generator, device=device)
     windows = data.windows.of_length(shape.context_length)
@@ -387,5 +414,6 @@ def _train_again(data: _Data, config: FitConfig, one: _Trained, generator, devic
         config=replace(config.training, max_epochs=one.best_epoch),
         generator=generator,
         callbacks=config.callbacks(early_stopping=False),
+        checkpoint=checkpoint,
     )
     return network, run.interrupted

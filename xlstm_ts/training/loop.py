@@ -22,6 +22,7 @@ from xlstm_ts.nn.losses import make_loss
 from xlstm_ts.nn.network import LINEAR_WEIGHTS, ForecastNetwork
 from xlstm_ts.nn.regression import RegressionNetwork
 from xlstm_ts.training.callbacks import Callback, Run
+from xlstm_ts.training.checkpoint import Checkpoint, TrainingState, facts_of
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 LINEAR_RATE = 0.03  # share of the learning rate for linear maps, which start at their ridge solution: they overfit fast
@@ -84,6 +85,7 @@ def train(
     config: TrainingConfig,
     generator: torch.Generator,
     callbacks: Sequence[Callback] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Train a network on windows.
 
@@ -104,6 +106,9 @@ def train(
         On the CPU; decides the order of the windows. Dropout draws from one of its own, seeded from it.
     callbacks : sequence of Callback
         Called in order.
+    checkpoint : Checkpoint, optional
+        Where the run is written after its epochs, and where it goes on from if it was written before. It stays there
+        when the run is over.
 
     Returns
     -------
@@ -116,38 +121,51 @@ def train(
     ------
     TrainingError
         A loss was not finite.
+    CheckpointError
+        The run cannot be written, or what was written is damaged or another run.
     """
     steps = steps_in_epoch(len(origins), config)
     average = _Average(network, config.averaging) if config.averaging else None
     kept = network if average is None else average.module
     run = Run(kept, config.max_epochs * steps)
     optimiser = make_optimiser(network, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, run.total_steps))
     seed = int(torch.randint(2**62, (), generator=generator))
-    set_dropout_generator(network, torch.Generator(windows.values.device).manual_seed(seed))
-    if len(valid_origins):
+    dropout = torch.Generator(windows.values.device).manual_seed(seed)
+    set_dropout_generator(network, dropout)
+    modules = {"network": network} if average is None else {"network": network, "average": average}
+    state = TrainingState(run, modules, optimiser, {"order": generator, "dropout": dropout}, callbacks)
+    goes_on = False
+    if checkpoint is not None:
+        goes_on = checkpoint.begin(state, facts_of(network, windows, origins, stop, valid_origins, config, generator))
+    if len(valid_origins) and not goes_on:
         # Where training starts from is a candidate too: it counts as epoch 0.
         loss = evaluate(kept, windows, valid_origins)
         run.history.append(
             {"epoch": 0, "train_loss": math.nan, "valid_loss": loss, "learning_rate": 0.0, "seconds": 0.0}
         )
     _tell(callbacks, "on_train_start", run)
+    if checkpoint is not None and not goes_on:
+        checkpoint.write(state)  # what cannot be written is known before any long work
     try:
-        for number in range(1, config.max_epochs + 1):
+        for number in range(run.step // steps + 1, config.max_epochs + 1):
+            if run.stop:
+                break
             start = time.perf_counter()
             chosen = torch.randperm(len(origins), generator=generator)[: steps * config.batch_size].numpy()
-            train_loss = epoch(
-                network, windows, origins[chosen], stop, optimiser, schedule, average, config, run, callbacks
-            )
+            train_loss = epoch(network, windows, origins[chosen], stop, optimiser, average, config, run, callbacks)
             valid_loss = evaluate(kept, windows, valid_origins) if len(valid_origins) else math.nan
             _check_finite(valid_loss if len(valid_origins) else train_loss, "validation", number, config)
-            rate = schedule.get_last_lr()[0]
+            rate = config.learning_rate * rate_at(run.step, run.total_steps)
             seconds = time.perf_counter() - start
             row = {"epoch": number, "train_loss": train_loss, "valid_loss": valid_loss}
             run.history.append(row | {"learning_rate": rate, "seconds": seconds})
             _tell(callbacks, "on_epoch_end", run)
-            if run.stop:
-                break
+            if checkpoint is not None:
+                checkpoint.write(state)
+    except TrainingError:
+        if checkpoint is not None:
+            checkpoint.remove()  # to go on would end here again
+        raise
     except KeyboardInterrupt:
         if not run.history or run.history[-1]["epoch"] == 0:
             raise
@@ -164,14 +182,16 @@ def train(
     return run
 
 
-def epoch(network, windows, origins, stop, optimiser, schedule, average, config, run, callbacks) -> float:
+def epoch(network, windows, origins, stop, optimiser, average, config, run, callbacks) -> float:
     """Go once through the given windows; return the mean loss."""
     network.train()
     losses = []
     for first in range(0, len(origins), config.batch_size):
         batch = windows.batch(origins[first : first + config.batch_size], stop)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * rate_at(run.step, run.total_steps)
         loss = step(network, batch, optimiser, config)
-        schedule.step()
+        run.step += 1
         if average is not None:
             average.update_parameters(network)
         losses.append(loss)
@@ -229,11 +249,11 @@ def make_optimiser(network, config: TrainingConfig, *, rate: float | None = None
     decayed = [p for name, p in others if name.endswith("weight") and p.dim() >= 2]
     free = [p for name, p in others if not (name.endswith("weight") and p.dim() >= 2)]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-        {"params": linear, "weight_decay": 0.0, "lr": rate * LINEAR_RATE},
+        {"params": decayed, "weight_decay": config.weight_decay, "peak": rate},
+        {"params": free, "weight_decay": 0.0, "peak": rate},
+        {"params": linear, "weight_decay": 0.0, "peak": rate * LINEAR_RATE},
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.AdamW([group | {"lr": group["peak"]} for group in groups], fused=True)
 
 
 class _Average(torch.optim.swa_utils.AveragedModel):
