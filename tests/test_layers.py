@@ -102,10 +102,12 @@ ORDER = [
     "evaluation.events",
     "evaluation.leakage",
     "evaluation",
+    "tables",
     "distribution",
     "forecaster",
     "regressor",
     "demo",
+    "commands",
     "bench",
     "cli",
     "",  # xlstm_ts/__init__.py: lazy names only

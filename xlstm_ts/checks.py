@@ -1,5 +1,7 @@
-"""Checks of single parameters, and the one form in which an impossible one is reported."""
+"""Single parameters: read from text, checked, and the one form in which an impossible one is reported."""
 
+import json
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,3 +22,17 @@ def require(holds: bool, name: str, value: Any, expected: str) -> None:
     """Raise a ParameterError that names the parameter, its value and what was expected, unless `holds`."""
     if not holds:
         raise ParameterError(f"{name}={value!r} is impossible; expected {expected}.")
+
+
+def read_settings(pairs: Iterable[str], where: str) -> dict[str, Any]:
+    """Read ``key=value`` texts; a value is JSON, or else the text itself."""
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found or not name:
+            raise ParameterError(f"{where} {pair!r} is not of the form KEY=VALUE.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings

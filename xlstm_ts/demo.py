@@ -20,6 +20,7 @@ from xlstm_ts.evaluation import metrics, plots
 from xlstm_ts.evaluation.backtest import BacktestResult, backtest
 from xlstm_ts.evaluation.report import ReportFigure, Section, number_texts, write_report
 from xlstm_ts.forecaster import XLSTMForecaster
+from xlstm_ts.tables import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +138,7 @@ def run_demo(
         A file of a series is here and is not the published one.
     """
     started = perf_counter()
-    output = _writable(Path(output))
+    output = check_writable(output, "--output")
     folder = None if images is None else _folder(Path(images))
     chosen = [_shortened(series) for series in demo_series()] if quick else demo_series()
     sections = []
@@ -360,21 +361,6 @@ def _simulated_sensor() -> DemoSeries:
 
 def _shortened(series: DemoSeries) -> DemoSeries:
     return DemoSeries(**{**vars(series), "y": series.y.iloc[-_QUICK_ROWS:], "settings": _QUICK_SETTINGS})
-
-
-def _writable(path: Path) -> Path:
-    """Try to open the file for writing, and leave no trace of the attempt."""
-    existed = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise ParameterError(
-            f"demo: the report cannot be written to {str(path)!r} ({error.strerror}). "
-            "Give another file, in a folder that exists, with --output."
-        ) from error
-    if not existed:
-        path.unlink()
-    return path
 
 
 def _folder(path: Path) -> Path:

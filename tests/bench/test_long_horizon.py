@@ -277,17 +277,6 @@ def test_unknown_models_and_settings_are_named(tmp_path):
         run_long_horizon("etth1", 6, "tuned", models=["arima"], output=str(tmp_path / "a.csv"))
     with pytest.raises(ParameterError, match="config 'width' is unknown; expected some of context_length"):
         run_long_horizon("etth1", 6, "tuned", changes={"width": 3}, output=str(tmp_path / "a.csv"))
-    with pytest.raises(ParameterError, match="config 'width' is not of the form KEY=VALUE"):
-        module.read_changes(["width"])
-
-
-def test_changes_are_json_or_text():
-    assert module.read_changes(["a=1", "b=null", "layout=sm", "rate=1e-3"]) == {
-        "a": 1,
-        "b": None,
-        "layout": "sm",
-        "rate": 1e-3,
-    }
 
 
 def test_a_file_of_other_columns_is_not_added_to(tmp_path):

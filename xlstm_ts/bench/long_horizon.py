@@ -527,20 +527,6 @@ def run_ablation(
             say(f"{data} {horizon} {variant} seed {seed}: MSE {row['mse']}, MAE {row['mae']}, {row['seconds']} s")
 
 
-def read_changes(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts; a value is JSON, or else a string."""
-    changes = {}
-    for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise ParameterError(f"bench long-horizon: config {pair!r} is not of the form KEY=VALUE.")
-        try:
-            changes[name] = json.loads(value)
-        except ValueError:
-            changes[name] = value
-    return changes
-
-
 def _naive_row(task: Task) -> dict[str, Any]:
     row = _scores(score_naive(task, task.validation), score_naive(task, task.test))
     return row | {"seconds": 0, "parameters": 0, "configuration": json.dumps({"season": SEASON[task.data]})}
