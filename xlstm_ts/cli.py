@@ -76,104 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     datasets.set_defaults(run=_datasets)
-
-    bench = commands.add_parser(
-        "bench", help="measure speed", description="Measure, and print tables in Markdown.", allow_abbrev=False
-    )
-    benches = bench.add_subparsers(title="what to measure", metavar="WHAT", required=True)
-    kernels = benches.add_parser(
-        "kernels",
-        help="time cells, layers and training steps against those of torch",
-        description="Time cells, layers and training steps against those of torch (and of the xlstm package, where it "
-        "is installed): same shapes, same process, in turns, medians.",
-        allow_abbrev=False,
-    )
-    kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
-    kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
-    kernels.add_argument(
-        "--tables",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="some of layers, length, stream, step, official (default: all)",
-    )
-    kernels.set_defaults(run=_bench_kernels)
-
-    tables = benches.add_parser(
-        "long-horizon",
-        help="fill a cell of the long-horizon tables",
-        description="Train, choose on the validation part, read the test part once, and add rows to a CSV file. What "
-        "is in the file already is not computed again.",
-        allow_abbrev=False,
-    )
-    tables.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
-    tables.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
-    tables.add_argument(
-        "--protocol", default="tuned", metavar="P", help="96, tuned or default settings (default: %(default)s)"
-    )
-    tables.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="networks of each kind (default: %(default)s)"
-    )
-    tables.add_argument("--models", nargs="+", metavar="M", help="xlstm, lstm, linear, seasonal_naive (default: all)")
-    tables.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
-    tables.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="where the search starts, as hidden_size=64"
-    )
-    tables.add_argument(
-        "--output",
-        default="docs/benchmarks/long_horizon.csv",
-        metavar="FILE",
-        help="file to add to (default: %(default)s)",
-    )
-    tables.set_defaults(run=_bench_long_horizon)
-
-    ablation = benches.add_parser(
-        "ablation",
-        help="change one thing at a time in a cell of the long-horizon tables",
-        description="Train the same network with one thing changed at a time, and add rows to a CSV file.",
-        allow_abbrev=False,
-    )
-    ablation.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
-    ablation.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
-    ablation.add_argument("--seeds", type=int, default=1, metavar="N", help="networks of each (default: %(default)s)")
-    ablation.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
-    ablation.add_argument(
-        "--output", default="docs/benchmarks/ablation.csv", metavar="FILE", help="default: %(default)s"
-    )
-    ablation.set_defaults(run=_bench_ablation)
-
-    intervals = benches.add_parser(
-        "intervals",
-        help="measure what 90 %% intervals hold",
-        description="Measure 90 %% intervals of the forecaster with default settings, as fitted and as they go on "
-        "learning, of its network before calibration and of the seasonal naive forecast, and add rows to a CSV file.",
-        allow_abbrev=False,
-    )
-    intervals.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
-    intervals.add_argument("--horizon", required=True, type=int, metavar="N", help="steps ahead")
-    intervals.add_argument("--part", default="test", metavar="P", help="test, validation or blocks (default: test)")
-    intervals.add_argument(
-        "--output", default="docs/benchmarks/intervals.csv", metavar="FILE", help="default: %(default)s"
-    )
-    intervals.set_defaults(run=_bench_intervals)
-
-    page = benches.add_parser(
-        "tables",
-        help="write the long-horizon tables from their CSV file",
-        description="Write a page and a figure from the rows of long-horizon, beside published ones.",
-        allow_abbrev=False,
-    )
-    files = {
-        "results": "long_horizon.csv",
-        "published": "published.csv",
-        "ablation": "ablation.csv",
-        "intervals": "intervals.csv",
-        "page": "long_horizon.md",
-        "figure": "long_horizon.png",
-    }
-    for name, file in files.items():
-        page.add_argument(f"--{name}", default=f"docs/benchmarks/{file}", metavar="FILE", help="default: %(default)s")
-    page.set_defaults(run=_bench_tables)
+    _add_bench(commands)
     return parser
 
 
@@ -282,6 +185,106 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="parameters of XLSTMForecaster, as max_epochs=10 resample=1h (default: its own, but random_state=0)",
     )
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench", help="measure speed", description="Measure, and print tables in Markdown.", allow_abbrev=False
+    )
+    benches = bench.add_subparsers(title="what to measure", metavar="WHAT", required=True)
+    kernels = benches.add_parser(
+        "kernels",
+        help="time cells, layers and training steps against those of torch",
+        description="Time cells, layers and training steps against those of torch (and of the xlstm package, where it "
+        "is installed): same shapes, same process, in turns, medians.",
+        allow_abbrev=False,
+    )
+    kernels.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (default: %(default)s)")
+    kernels.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of each (default: %(default)s)")
+    kernels.add_argument(
+        "--tables",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="some of layers, length, stream, step, official (default: all)",
+    )
+    kernels.set_defaults(run=_bench_kernels)
+
+    tables = benches.add_parser(
+        "long-horizon",
+        help="fill a cell of the long-horizon tables",
+        description="Train, choose on the validation part, read the test part once, and add rows to a CSV file. What "
+        "is in the file already is not computed again.",
+        allow_abbrev=False,
+    )
+    tables.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    tables.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
+    tables.add_argument(
+        "--protocol", default="tuned", metavar="P", help="96, tuned or default settings (default: %(default)s)"
+    )
+    tables.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="networks of each kind (default: %(default)s)"
+    )
+    tables.add_argument("--models", nargs="+", metavar="M", help="xlstm, lstm, linear, seasonal_naive (default: all)")
+    tables.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
+    tables.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="where the search starts, as hidden_size=64"
+    )
+    tables.add_argument(
+        "--output",
+        default="docs/benchmarks/long_horizon.csv",
+        metavar="FILE",
+        help="file to add to (default: %(default)s)",
+    )
+    tables.set_defaults(run=_bench_long_horizon)
+
+    ablation = benches.add_parser(
+        "ablation",
+        help="change one thing at a time in a cell of the long-horizon tables",
+        description="Train the same network with one thing changed at a time, and add rows to a CSV file.",
+        allow_abbrev=False,
+    )
+    ablation.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    ablation.add_argument("--horizon", required=True, type=int, metavar="N", help="96, 192, 336 or 720")
+    ablation.add_argument("--seeds", type=int, default=1, metavar="N", help="networks of each (default: %(default)s)")
+    ablation.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
+    ablation.add_argument(
+        "--output", default="docs/benchmarks/ablation.csv", metavar="FILE", help="default: %(default)s"
+    )
+    ablation.set_defaults(run=_bench_ablation)
+
+    intervals = benches.add_parser(
+        "intervals",
+        help="measure what 90 %% intervals hold",
+        description="Measure 90 %% intervals of the forecaster with default settings, as fitted and as they go on "
+        "learning, of its network before calibration and of the seasonal naive forecast, and add rows to a CSV file.",
+        allow_abbrev=False,
+    )
+    intervals.add_argument("--data", required=True, metavar="NAME", help="etth1, etth2, ettm1, ettm2, weather, ...")
+    intervals.add_argument("--horizon", required=True, type=int, metavar="N", help="steps ahead")
+    intervals.add_argument("--part", default="test", metavar="P", help="test, validation or blocks (default: test)")
+    intervals.add_argument(
+        "--output", default="docs/benchmarks/intervals.csv", metavar="FILE", help="default: %(default)s"
+    )
+    intervals.set_defaults(run=_bench_intervals)
+
+    page = benches.add_parser(
+        "tables",
+        help="write the long-horizon tables from their CSV file",
+        description="Write a page and a figure from the rows of long-horizon, beside published ones.",
+        allow_abbrev=False,
+    )
+    files = {
+        "results": "long_horizon.csv",
+        "published": "published.csv",
+        "ablation": "ablation.csv",
+        "intervals": "intervals.csv",
+        "page": "long_horizon.md",
+        "figure": "long_horizon.png",
+    }
+    for name, file in files.items():
+        page.add_argument(f"--{name}", default=f"docs/benchmarks/{file}", metavar="FILE", help="default: %(default)s")
+    page.set_defaults(run=_bench_tables)
 
 
 # Flushed, so that the account and the progress bars, which go to the other stream, keep their order.
