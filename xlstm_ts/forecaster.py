@@ -37,7 +37,7 @@ from xlstm_ts.quantiles import check_levels, interpolate_levels
 from xlstm_ts.streaming import ForecastStream
 from xlstm_ts.training.calibration import MIN_WINDOWS, WidthFactors
 from xlstm_ts.training.checkpoint import Checkpoint
-from xlstm_ts.training.defaults import Shape, choose_shape
+from xlstm_ts.training.defaults import Shape, choose_shape, choose_shapes
 from xlstm_ts.training.device import resolve_device
 from xlstm_ts.training.fitting import FitConfig, Fitted, adapt, fit_panel
 from xlstm_ts.training.loop import TrainingConfig
@@ -65,10 +65,10 @@ class XLSTMForecaster(BaseForecaster):
         Steps that the network predicts at once. Any `fh` is served: beyond it, forecasts roll forward in blocks.
     context_length : int, tuple of int, or "auto", default="auto"
         Steps that the network reads; rounded up to whole patches. Shorter histories are padded as missing. Of several
-        lengths, a network is trained for each, one after the other; the quantiles of those whose held-out loss is at
-        most 2 % above the best are averaged. The same length again is a network of other random numbers. "auto"
-        takes a quarter of the series, at least two seasons of its step if half the series holds them, at most 512
-        where the mixer reads steps within the day and 96 elsewhere.
+        lengths, a network is trained for each, one after the other, and their quantiles are averaged; the same length
+        again is a network of other random numbers. "auto" is three lengths: one, two thirds of it, and a third. The
+        longest is a quarter of the series, at least two seasons of its step if half the series holds them, at most
+        512 where the mixer reads steps within the day and 96 elsewhere.
     backbone : {"auto", "patch", "stacked", "mixer"}, default="auto"
         Blocks over patches of time, every column by itself with shared weights; blocks over single time steps
         of all columns together (slower, and the columns inform each other); or blocks over the columns, each of
@@ -166,11 +166,10 @@ class XLSTMForecaster(BaseForecaster):
         The trained network, or networks.
     history_ : pd.DataFrame
         One row per epoch: losses, learning rate, seconds. Of several networks, also which one, the longest context
-        first, and whether it is in the average.
+        first.
     best_epoch_ : int, or list of int
         The epoch whose weights are kept. Training starts at a ridge regression with its empirical quantiles; 0
-        means that nothing learned after it was better on the held-out windows. Of several networks, one for
-        each that is averaged.
+        means that nothing learned after it was better on the held-out windows. Of several networks, one for each.
     calibrated_ : bool
         Whether intervals were calibrated on held-out windows.
     calibration_coverage_ : pd.DataFrame or None
@@ -538,6 +537,8 @@ class XLSTMForecaster(BaseForecaster):
         for name in ("backbone", "layout"):
             require(isinstance(given[name], str), name, given[name], 'a name, or "auto"')
         given = {name: value for name, value in given.items() if not _is_auto(value)}
+        if _is_auto(lengths):
+            return choose_shapes(rows, channels, season, **given)
         shapes = [
             choose_shape(rows, channels, season, context_length=None if _is_auto(length) else length, **given)
             for length in (lengths if several else [lengths])

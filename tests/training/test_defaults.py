@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlstm_ts.training.defaults import LONG, Shape, choose_shape
+from xlstm_ts.training.defaults import LONG, Shape, choose_shape, choose_shapes
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,16 @@ def test_what_is_given_stays_as_it_is():
     assert choose_shape(9999, 1, 12, context_length=30) == Shape("patch", 32, 8, "sm")
     assert choose_shape(9999, 1, 12, patch_length=24) == Shape("patch", 96, 24, "sm")
     assert choose_shape(9999, 1, 12, layout="m").layout == "m"
+
+
+def test_averaged_networks_read_a_whole_two_thirds_and_a_third_of_the_context():
+    assert choose_shapes(11_520, 7, 24) == [Shape("mixer", length, patch, "s") for length, patch in SENSORS]
+    assert [shape.context_length for shape in choose_shapes(10_000, 1, 5)] == [96, 64, 32]
+    assert [shape.context_length for shape in choose_shapes(144, 1, 12)] == [40, 32, 16]
+    assert choose_shapes(3, 1, 1) == [Shape("patch", 2, 2, "sm")]
+    assert choose_shapes(9999, 3, 24, backbone="stacked", layout="m", patch_length=4) == [
+        Shape("stacked", length, 4, "m") for length in (96, 64, 32)
+    ]
+
+
+SENSORS = ((512, 16), (341, 16), (171, 8))

@@ -16,6 +16,9 @@ HOURLY, QUARTERLY = 24, 96
 SHARE = 4
 """Part of a series that a context may take: of longer ones too few windows would remain."""
 
+PARTS = (1, 2 / 3, 1 / 3)
+"""Shares of the longest context that networks read whose forecasts are averaged."""
+
 WEEKS_OF_A_YEAR = 52
 """The one season of that size that does not lie within a day."""
 
@@ -30,6 +33,17 @@ class Shape(NamedTuple):
     context_length: int
     patch_length: int
     layout: str
+
+
+def choose_shapes(rows: int, channels: int, season: int, **given) -> list[Shape]:
+    """Choose what is not given of the shapes of networks that are averaged; see `choose_shape`.
+
+    One for each of PARTS of the context that `choose_shape` chooses, the longest first; fewer where they are the same.
+    """
+    longest = choose_shape(rows, channels, season, **given)
+    lengths = [max(2, round(part * longest.context_length)) for part in PARTS]
+    shapes = [choose_shape(rows, channels, season, context_length=length, **given) for length in lengths]
+    return list(dict.fromkeys(shapes))
 
 
 def choose_shape(

@@ -4,7 +4,6 @@ The end of the training period is held out by target time, at the same time in a
 when to stop, its later half calibrates. Levels and scales are measured before it.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,9 +33,6 @@ from xlstm_ts.training.loop import TrainingConfig, fine_tune, train
 from xlstm_ts.training.warm_start import warm_start
 
 NONE = np.arange(0)
-
-NEAR = 0.02
-"""How far above the least held-out loss, relative to it, networks may be that are averaged."""
 
 FEW_VALUES = 10
 """Observed values below which it is no wonder that a column hardly moves."""
@@ -178,8 +174,7 @@ def fit_panel(
     valid, _ = data.origins("stop", horizon)
     held_out, _ = data.origins("calibrate", horizon)
     trained = _train_each(data, config, seed, device, checkpoint)
-    kept = _near_best(trained, config.network.loss)
-    network = _together([one.network for one in kept])
+    network = _together([one.network for one in trained])
     calibrated = config.calibrate and len(held_out) >= MIN_WINDOWS
     if split is not cut:  # nor do residuals of a constant beginning tell a spread
         end = data._replace(split=cut)
@@ -189,11 +184,11 @@ def fit_panel(
     interrupted = trained[-1].interrupted
     if config.refit_on_all and not interrupted and bool((split.train < split.end).any()):
         whole = data._replace(split=_uncut(panel))
-        again, interrupted = _train_on_all(whole, config, seed, kept, device, checkpoint)
+        again, interrupted = _train_on_all(whole, config, seed, trained, device, checkpoint)
         network = network if interrupted else _together(again)
     if checkpoint is not None and not interrupted:
         checkpoint.remove()
-    best_epochs = [one.best_epoch for one in kept]
+    best_epochs = [one.best_epoch for one in trained]
     return Fitted(
         network,
         data.scaler,
@@ -201,7 +196,7 @@ def fit_panel(
         calibration,
         calibrated,
         coverage,
-        _history(trained, kept) if config.others else trained[0].history,
+        _history(trained) if config.others else trained[0].history,
         best_epochs if config.others else best_epochs[0],
         len(valid),
         len(held_out),
@@ -298,7 +293,6 @@ class _Trained(NamedTuple):
     network: ForecastNetwork
     history: list[dict]
     best_epoch: int
-    loss: float  # of that epoch, on the held-out windows; NaN without any
     penalty: float
     effect: torch.Tensor | None
     interrupted: bool
@@ -328,23 +322,12 @@ def _train_each(
     return trained
 
 
-def _near_best(trained: list[_Trained], loss: str) -> list[_Trained]:
-    """Return the networks whose loss on the held-out windows is near the least: others would spoil the average."""
-    least = min(one.loss for one in trained)
-    if math.isnan(least):
-        return trained
-    far = NEAR if loss == "student_t" else NEAR * least  # a likelihood has no zero to be relative to
-    return [one for one in trained if one.loss <= least + far]
-
-
-def _history(trained: list[_Trained], kept: list[_Trained]) -> list[dict]:
-    """Return the rows of all networks, with their number, their context, and whether they are in the average."""
-    rows = []
-    for number, one in enumerate(trained):
-        length = one.network.config.context_length
-        which = {"network": number, "context_length": length, "averaged": any(one is other for other in kept)}
-        rows += [which | row for row in one.history]
-    return rows
+def _history(trained: list[_Trained]) -> list[dict]:
+    """Return the rows of all networks, with their number and their context."""
+    which = [
+        {"network": number, "context_length": one.network.config.context_length} for number, one in enumerate(trained)
+    ]
+    return [mark | row for mark, one in zip(which, trained, strict=True) for row in one.history]
 
 
 def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, device, checkpoint) -> _Trained:
@@ -366,8 +349,7 @@ def _train_one(data: _Data, config: FitConfig, shape: NetworkConfig, generator, 
         checkpoint=checkpoint,
     )
     best_epoch = run.history[-1]["epoch"] if run.best_epoch is None else run.best_epoch
-    loss = min((row["valid_loss"] for row in run.history), default=math.nan)
-    return _Trained(network, run.history, best_epoch, loss, penalty, effect, run.interrupted)
+    return _Trained(network, run.history, best_epoch, penalty, effect, run.interrupted)
 
 
 def _train_on_all(
