@@ -256,7 +256,7 @@ def _add_bench(commands: Any) -> None:
     intervals = benches.add_parser(
         "intervals",
         help="measure what 90 %% intervals hold",
-        description="Measure 90 %% intervals of the forecaster with default settings, as fitted and as they go on "
+        description="Measure 90 % intervals of the forecaster with default settings, as fitted and as they go on "
         "learning, of its network before calibration and of the seasonal naive forecast, and add rows to a CSV file.",
         allow_abbrev=False,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 HORIZONS = (96, 192, 336, 720)
-OURS = ("xlstm", "lstm", "linear", "seasonal_naive")
+OURS = ("xlstm_average", "xlstm", "lstm", "linear", "seasonal_naive")
 CELL = ["protocol", "data", "horizon", "model"]
 DPI = 120
 
