@@ -350,8 +350,8 @@ def _account(forecaster: XLSTMForecaster) -> str:
     epochs, best = int(forecaster.history_["epoch"].max()), forecaster.best_epoch_
     said = [f"Trained for {epochs} epoch{'s' if epochs > 1 else ''}."]
     if isinstance(best, list):
-        start = f"; {best.count(0)} of them stayed at the linear forecast that training starts from" if 0 in best else ""
-        said.append(f"{len(best)} networks are averaged{start}.")
+        linear = f"; {best.count(0)} of them stayed at the linear forecast that training starts from"
+        said.append(f"{len(best)} networks are averaged{linear if 0 in best else ''}.")
     elif forecaster.validation_fraction and best == 0:
         said.append(
             "On held-out rows none was better than the linear forecast that training starts from, which is kept."
