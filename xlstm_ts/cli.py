@@ -225,7 +225,12 @@ def _add_bench(commands: Any) -> None:
     tables.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="networks of each kind (default: %(default)s)"
     )
-    tables.add_argument("--models", nargs="+", metavar="M", help="xlstm, lstm, linear, seasonal_naive (default: all)")
+    tables.add_argument(
+        "--models",
+        nargs="+",
+        metavar="M",
+        help="xlstm, xlstm_average, lstm, linear, seasonal_naive (default: all)",
+    )
     tables.add_argument("--device", default="auto", metavar="D", help="torch device (default: %(default)s)")
     tables.add_argument(
         "--config", nargs="+", default=[], metavar="KEY=VALUE", help="where the search starts, as hidden_size=64"
